@@ -1,0 +1,51 @@
+"""Names: accounts, ARNs and certificate ids."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from fleetgate.errors import InvalidRequestException
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The one account a server serves: ``id`` is 12 digits, ``region`` e.g. ``us-east-1``."""
+
+    id: str
+    region: str
+    partition: str = "aws"
+
+    def arn(self, resource: str) -> str:
+        """The ARN of an ``iot`` resource, e.g. ``arn("thing/lamp")``.
+
+        Source: Service Authorization Reference, "Resource types defined by AWS IoT".
+        """
+        return f"arn:{self.partition}:iot:{self.region}:{self.id}:{resource}"
+
+    def resource(self, arn: str, kind: str) -> str | None:
+        """The name inside an ARN of this account and region (``thing/lamp`` -> ``lamp``).
+
+        Returns None when the ARN is of another kind, account or region.
+        """
+        prefix = self.arn(kind + "/")
+        return arn[len(prefix) :] if arn.startswith(prefix) else None
+
+
+def certificate_id(der: bytes) -> str:
+    """The id of a certificate: the SHA-256 of its DER form, 64 lower-case hex digits."""
+    return hashlib.sha256(der).hexdigest()
+
+
+def certificate_id_of_principal(account: Account, principal: str) -> str:
+    """The certificate id in a certificate ARN of this account.
+
+    Raises InvalidRequestException when `principal` is anything else.
+    """
+    name = account.resource(principal, "cert")
+    if not name:
+        raise InvalidRequestException(
+            f"`{principal}` is not the ARN of a certificate of account {account.id} "
+            f"in {account.region} ({account.arn('cert/')}...)"
+        )
+    return name

@@ -1,0 +1,73 @@
+"""What holds for every test: Hypothesis settings, and tests that need a command of the system.
+
+A test that runs a command of another package says so with ``@pytest.mark.needs("mosquitto")``.
+Where the command is missing the test is left out, and the end of the run names it together with
+the Debian package to install: nothing is left out in silence.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+PACKAGES_FILE = Path(__file__).parents[1] / "tools" / "debian-packages.txt"
+LEFT_OUT = pytest.StashKey[list[tuple[str, list[str]]]]()
+
+
+def read_packages(text: str) -> dict[str, str]:
+    """Command -> Debian package, from the text of tools/debian-packages.txt."""
+    packages = {}
+    for line in text.splitlines():
+        if line and not line.startswith("#"):
+            command, package = line.split()
+            packages[command] = package
+    return packages
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # a slow machine is no finding
+    hypothesis.settings.register_profile("fleetgate", deadline=None)
+    hypothesis.settings.load_profile("fleetgate")
+    # mosquitto is in /usr/sbin, which is not on every user's path
+    os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
+    config.stash[LEFT_OUT] = []
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    packages = read_packages(PACKAGES_FILE.read_text())
+    keep: list[pytest.Item] = []
+    left_out: list[pytest.Item] = []
+    for item in items:
+        commands = [command for mark in item.iter_markers("needs") for command in mark.args]
+        if unknown := sorted(set(commands) - set(packages)):
+            raise pytest.UsageError(
+                f"{item.nodeid} needs {', '.join(f'`{name}`' for name in unknown)}, "
+                f"which tools/debian-packages.txt does not list"
+            )
+        missing = {packages[command] for command in commands if shutil.which(command) is None}
+        if missing:
+            config.stash[LEFT_OUT].append((item.nodeid, sorted(missing)))
+        (left_out if missing else keep).append(item)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = keep
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    left_out = config.stash[LEFT_OUT]
+    if not left_out:
+        return
+    terminalreporter.section("left out: missing Debian packages", yellow=True, bold=True)
+    for test, missing in left_out:
+        terminalreporter.write_line(f"LEFT OUT {test} (needs {' '.join(missing)})")
+    every = sorted({package for _, missing in left_out for package in missing})
+    terminalreporter.write_line(
+        f"tests left out: {len(left_out)}; to run them: apt-get install {' '.join(every)}",
+        yellow=True,
+    )
