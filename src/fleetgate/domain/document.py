@@ -1,0 +1,72 @@
+"""JSON documents that users write (policies, templates): read strictly, quoted in messages."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+_BRACKETS = re.compile(r'\\.|["\[\]{}]', re.DOTALL)
+
+
+def read(text: str, *, max_depth: int) -> Any:
+    """The value of a JSON text (RFC 8259), nested at most `max_depth` deep.
+
+    Stricter than the RFC where it leaves a choice: a name may occur once in an object, numbers
+    are finite, and strings hold no lone surrogates. Raises ValueError with a message fit to show.
+    """
+    if _depth(text) > max_depth:
+        raise ValueError(f"it is nested more than {max_depth} deep")
+    try:
+        text.encode()
+        value = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is not JSON: {error.msg.lower()} at character {error.pos}") from None
+    except UnicodeEncodeError:
+        raise ValueError("it holds half of a surrogate pair") from None
+    return value
+
+
+def minified(value: Any) -> str:
+    """JSON text without insignificant white space; object members stay in their order."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def quoted(text: object, limit: int = 80) -> str:
+    """What a user sent, as it appears in a message: in back-ticks, cut to `limit` characters."""
+    shown = text if isinstance(text, str) else repr(text)
+    return f"`{shown}`" if len(shown) <= limit else f"`{shown[:limit]}...`"
+
+
+def _depth(text: str) -> int:
+    # Linear, and before the decoder: its own limit depends on how deep the caller's stack is.
+    deepest = depth = 0
+    in_string = False
+    for mark in _BRACKETS.findall(text):
+        if mark == '"':
+            in_string = not in_string
+        elif in_string or mark[0] == "\\":
+            continue
+        elif mark in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        else:
+            depth -= 1
+    return deepest
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise ValueError(f"{quoted(name)} occurs twice in one object")
+            seen.add(name)
+    return value
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{quoted(name)} is not JSON")

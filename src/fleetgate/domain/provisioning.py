@@ -1,0 +1,343 @@
+"""Provisioning: what has to be done so that a device's resources are as its template asks.
+
+`lookups` says what to look up, the caller answers with an Existing, and `plan` returns the steps
+in the order of AWS's just-in-time provisioning: thing, its groups, policies, attachments, and the
+certificate's status last. Applying a plan and planning again gives an empty plan, so a device may
+repeat a registration whose answer it lost.
+
+Source: AWS IoT Developer Guide, "Provisioning templates" (override settings) and "Just-in-time
+provisioning" (order). Where OverrideSettings are silent AWS's behaviour is not documented; here a
+thing that already is as the template asks is left alone, and one that differs is a failure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
+
+from fleetgate.domain import registry
+from fleetgate.domain.document import quoted
+from fleetgate.domain.resources import Certificate, Override, Policy, Resources, Thing
+from fleetgate.errors import InvalidRequestException, ResourceRegistrationFailureException
+
+# --- what exists ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Lookups:
+    """The names of everything `plan` must know about; look them up to make an Existing."""
+
+    thing: str | None
+    certificate_id: str | None
+    thing_types: frozenset[str]
+    thing_groups: frozenset[str]
+    billing_groups: frozenset[str]
+    policies: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ExistingThing:
+    """A thing as the registry has it."""
+
+    attributes: Mapping[str, str]
+    type_name: str | None = None
+    groups: frozenset[str] = frozenset()
+    billing_group: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Existing:
+    """What the registry knows about the names in Lookups; names it does not know are left out."""
+
+    thing: ExistingThing | None
+    certificate_id: str | None
+    certificate_status: str | None
+    """As AWS spells it: PENDING_ACTIVATION, ACTIVE, INACTIVE, REVOKED, ..."""
+    thing_types: frozenset[str] = frozenset()
+    """Those that exist and are not deprecated."""
+    deprecated_thing_types: frozenset[str] = frozenset()
+    thing_groups: frozenset[str] = frozenset()
+    billing_groups: frozenset[str] = frozenset()
+    policies: Mapping[str, str | None] = field(default_factory=dict)
+    """Name to default document; None, or no entry, where there is no such policy."""
+    attached_policies: frozenset[str] = frozenset()
+    """All policies attached to the certificate."""
+    attached_things: frozenset[str] = frozenset()
+    """All things the certificate is attached to."""
+
+
+def lookups(resources: Resources) -> Lookups:
+    """What the caller must look up before it plans for `resources`."""
+    thing, certificate = resources.thing, resources.certificate
+    return Lookups(
+        thing=thing.name if thing else None,
+        certificate_id=certificate.certificate_id if certificate else None,
+        thing_types=frozenset((thing.type_name,) if thing and thing.type_name else ()),
+        thing_groups=frozenset((thing.groups or ()) if thing else ()),
+        billing_groups=frozenset((thing.billing_group,) if thing and thing.billing_group else ()),
+        policies=frozenset(policy.name for policy in resources.policies),
+    )
+
+
+# --- steps ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CreateThing:
+    """Create a thing that does not exist."""
+
+    thing_name: str
+    type_name: str | None
+    attributes: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateThing:
+    """Type and attributes as they are to be, all of them."""
+
+    thing_name: str
+    type_name: str | None
+    attributes: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveThingFromGroup:
+    """Take a thing out of a thing group."""
+
+    thing_name: str
+    group_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddThingToGroup:
+    """Put a thing into a thing group that exists."""
+
+    thing_name: str
+    group_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddThingToBillingGroup:
+    """Put a thing, which is in none, into a billing group."""
+
+    thing_name: str
+    billing_group_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class CreatePolicy:
+    """Create a policy with its first, default version."""
+
+    policy_name: str
+    document: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttachPolicy:
+    """Attach a policy to the certificate."""
+
+    policy_name: str
+    certificate_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttachThingPrincipal:
+    """Attach the certificate to the thing."""
+
+    thing_name: str
+    certificate_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateCertificateStatus:
+    """Set the status of the certificate."""
+
+    certificate_id: str
+    status: Literal["ACTIVE", "INACTIVE"]
+
+
+Step = (
+    CreateThing
+    | UpdateThing
+    | RemoveThingFromGroup
+    | AddThingToGroup
+    | AddThingToBillingGroup
+    | CreatePolicy
+    | AttachPolicy
+    | AttachThingPrincipal
+    | UpdateCertificateStatus
+)
+
+
+def plan(resources: Resources, existing: Existing) -> tuple[Step, ...]:
+    """The steps that lead from what exists to what a template asks for; none when it is there.
+
+    Raises ResourceRegistrationFailureException when that cannot or may not be: a type, group or
+    policy that does not exist, a limit, an existing thing that differs and may not be changed.
+    """
+    steps: list[Step] = []
+    try:
+        if resources.thing is not None:
+            steps += _plan_thing(resources.thing, existing)
+        steps += _plan_policies(resources.policies, resources.certificate, existing)
+        if resources.certificate is not None:
+            steps += _plan_certificate(resources.certificate, resources.thing, existing)
+    except InvalidRequestException as error:
+        raise ResourceRegistrationFailureException(error.message) from None
+    return tuple(steps)
+
+
+# --- the thing -----------------------------------------------------------------------------------
+
+
+def _plan_thing(thing: Thing, existing: Existing) -> Iterator[Step]:
+    current = existing.thing
+    registry.check_thing_name(thing.name)
+    attributes = _attributes(thing, current)
+    type_name = _type_name(thing, current)
+    if current is None or (attributes, type_name) != (current.attributes, current.type_name):
+        if type_name is not None and (current is None or type_name != current.type_name):
+            _check_type(type_name, existing)
+        registry.check_attributes(attributes)
+        registry.check_attribute_count(len(attributes), typed=type_name is not None)
+        step = CreateThing if current is None else UpdateThing
+        yield step(thing.name, type_name, attributes)
+    yield from _plan_groups(thing, existing)
+    yield from _plan_billing_group(thing, existing)
+
+
+def _attributes(thing: Thing, current: ExistingThing | None) -> dict[str, str]:
+    if current is None:
+        return registry.updated_attributes({}, thing.attributes or {}, merge=False)
+    if thing.attributes is None:
+        return dict(current.attributes)
+    wanted = registry.updated_attributes({}, thing.attributes, merge=False)
+    if wanted == current.attributes:
+        return wanted
+    replaced = _override(
+        thing, "attributes", thing.overrides.attributes, current.attributes, wanted
+    )
+    if thing.overrides.attributes is Override.MERGE:
+        return registry.updated_attributes(current.attributes, thing.attributes, merge=True)
+    return dict(replaced)
+
+
+def _type_name(thing: Thing, current: ExistingThing | None) -> str | None:
+    if current is None or thing.type_name is None or thing.type_name == current.type_name:
+        return thing.type_name if current is None else current.type_name
+    return _override(
+        thing, "thing type", thing.overrides.type_name, current.type_name, thing.type_name
+    )
+
+
+_Value = TypeVar("_Value")
+
+
+def _override(
+    thing: Thing, what: str, override: Override | None, current: _Value, wanted: _Value
+) -> _Value:
+    """Which of two values that differ stays; raises ResourceRegistrationFailureException."""
+    if override is Override.DO_NOTHING:
+        return current
+    if override in (Override.REPLACE, Override.MERGE):
+        return wanted
+    rule = "OverrideSettings say FAIL" if override else "there are no OverrideSettings for that"
+    raise ResourceRegistrationFailureException(
+        f"thing {quoted(thing.name)} exists with other {what} than the template's, and {rule}"
+    )
+
+
+def _check_type(name: str, existing: Existing) -> None:
+    if name in existing.deprecated_thing_types:
+        raise ResourceRegistrationFailureException(f"thing type {quoted(name)} is deprecated")
+    if name not in existing.thing_types:
+        raise ResourceRegistrationFailureException(f"thing type {quoted(name)} does not exist")
+
+
+def _plan_groups(thing: Thing, existing: Existing) -> Iterator[Step]:
+    if thing.groups is None:
+        return
+    wanted = thing.groups
+    current = existing.thing.groups if existing.thing is not None else frozenset()
+    if existing.thing is not None and set(wanted) != current:
+        wanted = _override(thing, "groups", thing.overrides.groups, tuple(current), wanted)
+    if thing.overrides.groups is Override.MERGE:
+        wanted += tuple(current)
+    registry.check_groups_per_thing(thing.name, set(wanted))
+    # Removing first keeps the thing within its limit at every step.
+    for group in sorted(current.difference(wanted)):
+        yield RemoveThingFromGroup(thing.name, group)
+    for group in wanted:
+        if group not in current:
+            if group not in existing.thing_groups:
+                raise ResourceRegistrationFailureException(
+                    f"thing group {quoted(group)} does not exist"
+                )
+            yield AddThingToGroup(thing.name, group)
+
+
+def _plan_billing_group(thing: Thing, existing: Existing) -> Iterator[Step]:
+    name = thing.billing_group
+    current = existing.thing.billing_group if existing.thing is not None else None
+    if name is None or name == current:
+        return
+    if name not in existing.billing_groups:
+        raise ResourceRegistrationFailureException(f"billing group {quoted(name)} does not exist")
+    if current is not None:
+        raise ResourceRegistrationFailureException(
+            f"thing {quoted(thing.name)} is in billing group {quoted(current)}, "
+            f"not {quoted(name)}, and a template does not move it"
+        )
+    yield AddThingToBillingGroup(thing.name, name)
+
+
+# --- policies and certificate --------------------------------------------------------------------
+
+
+def _plan_policies(
+    policies: tuple[Policy, ...], certificate: Certificate | None, existing: Existing
+) -> Iterator[Step]:
+    documents = {policy.name: policy.document for policy in policies if policy.document}
+    names = dict.fromkeys(policy.name for policy in policies)
+    for name in names:
+        if existing.policies.get(name) is None:
+            if name not in documents:
+                raise ResourceRegistrationFailureException(f"policy {quoted(name)} does not exist")
+            yield CreatePolicy(name, documents[name])
+    if certificate is None:
+        return
+    attached = len(existing.attached_policies | names.keys())
+    if attached > registry.MAX_POLICIES_PER_PRINCIPAL:
+        raise ResourceRegistrationFailureException(
+            f"certificate {quoted(certificate.certificate_id)} would have {attached} policies "
+            f"attached; the limit is {registry.MAX_POLICIES_PER_PRINCIPAL}"
+        )
+    for name in names:
+        if name not in existing.attached_policies:
+            yield AttachPolicy(name, certificate.certificate_id)
+
+
+def _plan_certificate(
+    certificate: Certificate, thing: Thing | None, existing: Existing
+) -> Iterator[Step]:
+    if existing.certificate_id != certificate.certificate_id:
+        raise ResourceRegistrationFailureException(
+            f"certificate {quoted(certificate.certificate_id)} does not exist"
+        )
+    if thing is not None and thing.name not in existing.attached_things:
+        yield AttachThingPrincipal(thing.name, certificate.certificate_id)
+    status = existing.certificate_status
+    if status == certificate.status:
+        return
+    # A pending certificate is new: an override is about what was there before. AWS's own
+    # example with `Status: DO_NOTHING` activates it.
+    if status != "PENDING_ACTIVATION":
+        if certificate.override is Override.DO_NOTHING:
+            return
+        if certificate.override is not Override.REPLACE or status not in ("ACTIVE", "INACTIVE"):
+            raise ResourceRegistrationFailureException(
+                f"certificate {quoted(certificate.certificate_id)} is {status}, "
+                f"and the template may not make it {certificate.status}"
+            )
+    yield UpdateCertificateStatus(certificate.certificate_id, certificate.status)

@@ -1,0 +1,194 @@
+"""Provisioning templates of fleet provisioning: `parse` a body once, `render` it per device.
+
+Theory of operation. `parse` checks everything that does not depend on a device and returns a
+Template whose values are Expressions (see template_functions); names, statuses and policy
+documents without functions are checked, and such documents are made ready, there and then.
+`render` evaluates a Template with one device's parameters into Resources, plain values for
+`provisioning.plan`. Both are pure and raise nothing but InvalidTemplate.
+
+Parts of CloudFormation's template format without an effect here are accepted and have none:
+``AWSTemplateFormatVersion``, ``Description``, ``Conditions``, ``Outputs`` at the top, ``DependsOn``
+in a resource (the order of provisioning is fixed), ``Description`` in a parameter. Anything else
+that is unknown is refused, as is what this server does not offer (``PackageVersions``,
+``EXCLUSIVE_THING``).
+
+Source: AWS IoT Developer Guide, "Provisioning templates".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fleetgate.domain import document as json_document
+from fleetgate.domain import template_policies, template_resources
+from fleetgate.domain.document import quoted
+from fleetgate.domain.resources import Resources
+from fleetgate.domain.template_functions import (
+    MAX_VALUE,
+    Context,
+    Expression,
+    Mappings,
+    Scope,
+    step,
+    text,
+)
+from fleetgate.domain.template_policies import parse_policy, render_policy
+from fleetgate.domain.template_resources import (
+    CERTIFICATE_ID,
+    parse_certificate,
+    parse_object,
+    parse_thing,
+    parse_values,
+    render_certificate,
+    render_thing,
+)
+from fleetgate.errors import InvalidTemplate
+
+__all__ = ["CERTIFICATE_ID", "MAX_BODY", "Template", "parse", "render"]
+
+MAX_BODY: Final = 10_240
+"""Characters of a template body (TemplateBody of the service model)."""
+
+_MAX_DEPTH = 32
+_RESOURCE = {"Type", "Properties", "OverrideSettings", "DependsOn"}
+_IGNORED = {"AWSTemplateFormatVersion", "Description", "Conditions", "Outputs"}
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A parsed template body. Immutable: keep it and render it for every device."""
+
+    parameters: Mapping[str, str | None]
+    """The declared parameters with their defaults."""
+    mappings: Mappings
+    thing: template_resources.Thing | None
+    certificate: template_resources.Certificate | None
+    policies: tuple[template_policies.Policy, ...]
+    device_configuration: Mapping[str, Expression]
+
+
+def parse(body: str) -> Template:
+    """Reads the body of a fleet provisioning template (JSON); raises InvalidTemplate."""
+    if len(body) > MAX_BODY:
+        raise InvalidTemplate(
+            "", f"the template has {len(body)} characters; the limit is {MAX_BODY}"
+        )
+    try:
+        root = json_document.read(body, max_depth=_MAX_DEPTH)
+    except ValueError as error:
+        raise InvalidTemplate("", f"the template cannot be read: {error}") from None
+    sections = {"Parameters", "Mappings", "Resources", "DeviceConfiguration"}
+    root = parse_object(root, "", sections | _IGNORED)
+    mappings = _parse_mappings(root.get("Mappings", {}))
+    context = Context(mappings)
+    if "Resources" not in root:
+        raise InvalidTemplate("", "`Resources` is missing")
+    resources = parse_object(root["Resources"], "Resources")
+    if not resources:
+        raise InvalidTemplate("Resources", "it must have at least one resource")
+    things: list[template_resources.Thing] = []
+    certificates: list[template_resources.Certificate] = []
+    policies: list[template_policies.Policy] = []
+    for logical_id, value in resources.items():
+        path = step("Resources", logical_id)
+        resource = parse_object(value, path, _RESOURCE)
+        kind = resource.get("Type")
+        if kind == "AWS::IoT::Thing":
+            things.append(parse_thing(logical_id, resource, path, context))
+        elif kind == "AWS::IoT::Certificate":
+            certificates.append(parse_certificate(logical_id, resource, path, context))
+        elif kind == "AWS::IoT::Policy":
+            policies.append(parse_policy(logical_id, resource, path, context))
+        else:
+            raise InvalidTemplate(
+                f"{path}.Type",
+                "it must be AWS::IoT::Thing, AWS::IoT::Certificate or AWS::IoT::Policy, "
+                f"not {quoted(kind)}",
+            )
+    for what, listed in (("thing", things), ("certificate", certificates)):
+        if len(listed) > 1:
+            raise InvalidTemplate("Resources", f"there are {len(listed)} {what}s; one is the limit")
+    return Template(
+        parameters=_parse_parameters(root.get("Parameters", {})),
+        mappings=mappings,
+        thing=things[0] if things else None,
+        certificate=certificates[0] if certificates else None,
+        policies=tuple(policies),
+        device_configuration=parse_values(
+            root.get("DeviceConfiguration", {}), "DeviceConfiguration", context
+        ),
+    )
+
+
+def render(template: Template, parameters: Mapping[str, str]) -> Resources:
+    """Evaluates a template for one device.
+
+    `parameters` are those of the device with the hook's laid over them, and under
+    `CERTIFICATE_ID` the true id of the device's certificate; declared defaults are applied here.
+    No other name that begins with ``AWS::`` is looked up: what a device sends is no pseudo
+    parameter. Raises InvalidTemplate; its `rule` is AWS's text for a reference that nothing
+    resolves.
+    """
+    given = {
+        name: value
+        for name, value in parameters.items()
+        if name == CERTIFICATE_ID or not name.startswith("AWS::")
+    }
+    defaults = {name: value for name, value in template.parameters.items() if value is not None}
+    scope = Scope(given, defaults, template.mappings)
+    thing = None if template.thing is None else render_thing(template.thing, scope)
+    certificate = None
+    if template.certificate is not None:
+        certificate = render_certificate(template.certificate, scope)
+    scope.in_policy = True
+    policies = tuple(render_policy(each, scope) for each in template.policies)
+    scope.in_policy = False
+    configuration = {
+        name: text(value, scope) for name, value in template.device_configuration.items()
+    }
+    size = sum(len(name) + len(value) for name, value in configuration.items())
+    if size > MAX_VALUE:
+        raise InvalidTemplate(
+            "DeviceConfiguration", f"it has {size} characters; the limit is {MAX_VALUE}"
+        )
+    return Resources(thing, certificate, policies, configuration)
+
+
+# --- parameters, mappings, configuration ---------------------------------------------------------
+
+
+def _parse_parameters(value: Any) -> dict[str, str | None]:
+    parameters: dict[str, str | None] = {}
+    for name, declared in parse_object(value, "Parameters").items():
+        path = step("Parameters", name)
+        declaration = parse_object(declared, path, {"Type", "Default", "Description"})
+        if declaration.get("Type") != "String":
+            raise InvalidTemplate(f"{path}.Type", "it must be `String`")
+        default = declaration.get("Default")
+        if "Default" in declaration and not isinstance(default, str):
+            raise InvalidTemplate(f"{path}.Default", "it must be a string")
+        if "Default" in declaration and name.startswith("AWS::"):
+            raise InvalidTemplate(f"{path}.Default", "a pseudo parameter has no default")
+        parameters[name] = default
+    return parameters
+
+
+def _parse_mappings(value: Any) -> Mappings:
+    mappings: dict[str, dict[str, dict[str, str | list[str]]]] = {}
+    for map_name, keys in parse_object(value, "Mappings").items():
+        map_path = step("Mappings", map_name)
+        mappings[map_name] = {}
+        for key, names in parse_object(keys, map_path).items():
+            key_path = step(map_path, key)
+            for name, entry in parse_object(names, key_path).items():
+                strings = entry if isinstance(entry, list) else [entry]
+                if not all(isinstance(each, str) for each in strings):
+                    raise InvalidTemplate(
+                        step(key_path, name),
+                        "it must be a string or a list of strings; functions are not evaluated "
+                        "in mappings",
+                    )
+            mappings[map_name][key] = names
+    return mappings
