@@ -1,0 +1,25 @@
+"""Keys as PEM text, in the forms AWS hands them out (``KeyPair`` of CreateKeysAndCertificate)."""
+
+from __future__ import annotations
+
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+
+from fleetgate.pki.strength import PublicKey
+
+
+def rsa_private_pem(key: rsa.RSAPrivateKey) -> str:
+    """``-----BEGIN RSA PRIVATE KEY-----``: PKCS#1 (RFC 8017 appendix A.1.2), not encrypted."""
+    return key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()).decode(
+        "ascii"
+    )
+
+
+def public_pem(key: PublicKey) -> str:
+    """``-----BEGIN PUBLIC KEY-----``: SubjectPublicKeyInfo (RFC 5280 section 4.1.2.7)."""
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode("ascii")
