@@ -1,0 +1,91 @@
+"""MQTT 5 reason codes and the packets that may carry them (MQTT 5.0 section 2.4)."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final
+
+
+class Reason(IntEnum):
+    """The reason codes of MQTT 5.0 section 2.4. 0x80 and above are failures.
+
+    ``SUCCESS`` is also called Normal disconnection (DISCONNECT) and Granted QoS 0 (SUBACK).
+    """
+
+    SUCCESS = 0x00
+    GRANTED_QOS_1 = 0x01
+    GRANTED_QOS_2 = 0x02
+    DISCONNECT_WITH_WILL = 0x04
+    NO_MATCHING_SUBSCRIBERS = 0x10
+    NO_SUBSCRIPTION_EXISTED = 0x11
+    CONTINUE_AUTHENTICATION = 0x18
+    RE_AUTHENTICATE = 0x19
+    UNSPECIFIED_ERROR = 0x80
+    MALFORMED_PACKET = 0x81
+    PROTOCOL_ERROR = 0x82
+    IMPLEMENTATION_SPECIFIC_ERROR = 0x83
+    UNSUPPORTED_PROTOCOL_VERSION = 0x84
+    CLIENT_IDENTIFIER_NOT_VALID = 0x85
+    BAD_USER_NAME_OR_PASSWORD = 0x86
+    NOT_AUTHORIZED = 0x87
+    SERVER_UNAVAILABLE = 0x88
+    SERVER_BUSY = 0x89
+    BANNED = 0x8A
+    SERVER_SHUTTING_DOWN = 0x8B
+    BAD_AUTHENTICATION_METHOD = 0x8C
+    KEEP_ALIVE_TIMEOUT = 0x8D
+    SESSION_TAKEN_OVER = 0x8E
+    TOPIC_FILTER_INVALID = 0x8F
+    TOPIC_NAME_INVALID = 0x90
+    PACKET_IDENTIFIER_IN_USE = 0x91
+    PACKET_IDENTIFIER_NOT_FOUND = 0x92
+    RECEIVE_MAXIMUM_EXCEEDED = 0x93
+    TOPIC_ALIAS_INVALID = 0x94
+    PACKET_TOO_LARGE = 0x95
+    MESSAGE_RATE_TOO_HIGH = 0x96
+    QUOTA_EXCEEDED = 0x97
+    ADMINISTRATIVE_ACTION = 0x98
+    PAYLOAD_FORMAT_INVALID = 0x99
+    RETAIN_NOT_SUPPORTED = 0x9A
+    QOS_NOT_SUPPORTED = 0x9B
+    USE_ANOTHER_SERVER = 0x9C
+    SERVER_MOVED = 0x9D
+    SHARED_SUBSCRIPTIONS_NOT_SUPPORTED = 0x9E
+    CONNECTION_RATE_EXCEEDED = 0x9F
+    MAXIMUM_CONNECT_TIME = 0xA0
+    SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED = 0xA1
+    WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED = 0xA2
+
+
+class ConnectReturnCode(IntEnum):
+    """The return codes of CONNACK in MQTT 3.1.1 (section 3.2.2.3)."""
+
+    ACCEPTED = 0
+    UNACCEPTABLE_PROTOCOL_VERSION = 1
+    IDENTIFIER_REJECTED = 2
+    SERVER_UNAVAILABLE = 3
+    BAD_USER_NAME_OR_PASSWORD = 4
+    NOT_AUTHORIZED = 5
+
+
+def _codes(text: str) -> frozenset[int]:
+    return frozenset(bytes.fromhex(text))
+
+
+# MQTT 5.0 sections 3.2.2.2, 3.4.2.1, 3.5.2.1, 3.6.2.1, 3.7.2.1, 3.9.3, 3.11.3, 3.14.2.1
+# (with 0x8C, which only section 2.4 lists for DISCONNECT) and 3.15.2.1.
+CONNACK_CODES: Final = _codes("00 80 81 82 83 84 85 86 87 88 89 8A 8C 90 95 97 99 9A 9B 9C 9D 9F")
+PUBACK_CODES: Final = _codes("00 10 80 83 87 90 91 97 99")
+PUBREC_CODES: Final = PUBACK_CODES
+PUBREL_CODES: Final = _codes("00 92")
+PUBCOMP_CODES: Final = PUBREL_CODES
+SUBACK_CODES: Final = _codes("00 01 02 80 83 87 8F 91 97 9E A1 A2")
+UNSUBACK_CODES: Final = _codes("00 11 80 83 87 8F 91")
+DISCONNECT_CODES: Final = _codes(
+    "00 04 80 81 82 83 87 89 8B 8C 8D 8E 8F 90 93 94 95 96 97 98 99 9A 9B 9C 9D 9E 9F A0 A1 A2"
+)
+AUTH_CODES: Final = _codes("00 18 19")
+
+# MQTT 3.1.1 sections 3.2.2.3 and 3.9.3.
+CONNACK_RETURN_CODES: Final = frozenset(int(code) for code in ConnectReturnCode)
+SUBACK_RETURN_CODES: Final = _codes("00 01 02 80")
