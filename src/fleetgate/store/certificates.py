@@ -1,0 +1,166 @@
+"""Certificates and temporary provisioning claims."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fleetgate.store.engine import Tx
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A registered device certificate; times are seconds since the epoch.
+
+    `pending_until` is set while the certificate is PENDING_ACTIVATION: the moment its ownership
+    token ends. `template_name` and `thing_name` are those of the RegisterThing that activated it.
+    """
+
+    certificate_id: str
+    status: str
+    pem: str
+    mode: str
+    not_before: float
+    not_after: float
+    created_at: float
+    modified_at: float
+    customer_version: int
+    generation_id: str
+    pending_until: float | None = None
+    template_name: str | None = None
+    thing_name: str | None = None
+
+
+_COLUMNS = (
+    "certificate_id, status, pem, mode, not_before, not_after, created_at, modified_at, "
+    "customer_version, generation_id, pending_until, template_name, thing_name"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What admission needs to know of a certificate."""
+
+    status: str
+    not_before: float
+    not_after: float
+    template_name: str | None
+
+
+def find_certificate(tx: Tx, certificate_id: str) -> Certificate | None:
+    """The certificate of this id (64 lower-case hex digits), or None."""
+    row = tx.one(
+        f"SELECT {_COLUMNS} FROM certificate WHERE certificate_id = :id",
+        id=certificate_id,
+    )
+    return None if row is None else Certificate(*row)
+
+
+def find_standing(tx: Tx, certificate_id: str) -> Standing | None:
+    """How a certificate stands, whether registered or a temporary claim (status ``ACTIVE``)."""
+    row = tx.one(
+        "SELECT status, not_before, not_after, NULL FROM certificate WHERE certificate_id = :id "
+        "UNION ALL SELECT 'ACTIVE', not_before, not_after, template_name "
+        "FROM provisioning_claim WHERE certificate_id = :id",
+        id=certificate_id,
+    )
+    return None if row is None else Standing(*row)
+
+
+def list_certificates(
+    tx: Tx, after: tuple[float, str] | None, limit: int, *, ascending: bool
+) -> list[Certificate]:
+    """Certificates by age, behind the position `after` = (created_at, certificate_id)."""
+    direction, compare = ("ASC", ">") if ascending else ("DESC", "<")
+    where = f"WHERE (created_at, certificate_id) {compare} (:at, :id)" if after else ""
+    at, certificate_id = after or (0.0, "")
+    rows = tx.all(
+        f"SELECT {_COLUMNS} FROM certificate {where} "
+        f"ORDER BY created_at {direction}, certificate_id {direction} LIMIT :limit",
+        **({"at": at, "id": certificate_id} if after else {}),
+        limit=limit,
+    )
+    return [Certificate(*row) for row in rows]
+
+
+def add_certificate(tx: Tx, certificate: Certificate) -> bool:
+    """Stores a new certificate; False when its id is there already."""
+    values = {name: getattr(certificate, name) for name in Certificate.__slots__}
+    return (
+        tx.run(
+            f"INSERT INTO certificate ({_COLUMNS}) VALUES "
+            f"(:{_COLUMNS.replace(', ', ', :')}) ON CONFLICT DO NOTHING",
+            **values,
+        )
+        == 1
+    )
+
+
+def update_certificate_status(tx: Tx, certificate_id: str, status: str, now: float) -> None:
+    """Sets the status; a certificate that leaves PENDING_ACTIVATION is no longer swept."""
+    tx.run(
+        "UPDATE certificate SET status = :status, modified_at = :now, pending_until = NULL, "
+        "customer_version = customer_version + 1 WHERE certificate_id = :id",
+        id=certificate_id,
+        status=status,
+        now=now,
+    )
+
+
+def update_certificate_registration(
+    tx: Tx, certificate_id: str, template_name: str, thing_name: str | None
+) -> None:
+    """Remembers the RegisterThing that used the certificate's ownership token."""
+    tx.run(
+        "UPDATE certificate SET template_name = :template, thing_name = :thing "
+        "WHERE certificate_id = :id",
+        id=certificate_id,
+        template=template_name,
+        thing=thing_name,
+    )
+
+
+def remove_certificate(tx: Tx, certificate_id: str) -> None:
+    """Deletes a certificate."""
+    tx.run("DELETE FROM certificate WHERE certificate_id = :id", id=certificate_id)
+
+
+def remove_pending_certificates(tx: Tx, now: float, limit: int) -> list[str]:
+    """Deletes certificates still PENDING_ACTIVATION at the end of their token; returns ids."""
+    rows = tx.all(
+        "SELECT certificate_id FROM certificate WHERE pending_until <= :now "
+        "ORDER BY pending_until LIMIT :limit",
+        now=now,
+        limit=limit,
+    )
+    for (certificate_id,) in rows:
+        remove_certificate(tx, certificate_id)
+    return [row[0] for row in rows]
+
+
+def add_provisioning_claim(
+    tx: Tx, certificate_id: str, template_name: str, not_before: float, not_after: float
+) -> None:
+    """Stores a temporary claim for one template."""
+    tx.run(
+        "INSERT INTO provisioning_claim (certificate_id, template_name, not_before, not_after) "
+        "VALUES (:id, :template, :not_before, :not_after)",
+        id=certificate_id,
+        template=template_name,
+        not_before=not_before,
+        not_after=not_after,
+    )
+
+
+def remove_ended_provisioning_claims(tx: Tx, now: float) -> int:
+    """Deletes temporary claims that have ended; returns how many."""
+    return tx.run("DELETE FROM provisioning_claim WHERE not_after <= :now", now=now)
+
+
+def remove_provisioning_claims(tx: Tx, template_name: str) -> list[str]:
+    """Deletes the temporary claims of a template; returns their certificate ids."""
+    rows = tx.all(
+        "SELECT certificate_id FROM provisioning_claim WHERE template_name = :template",
+        template=template_name,
+    )
+    tx.run("DELETE FROM provisioning_claim WHERE template_name = :template", template=template_name)
+    return [row[0] for row in rows]

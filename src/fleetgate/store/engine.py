@@ -1,0 +1,226 @@
+"""The store: one SQLite file, one writer, group commit.
+
+Theory of operation. What an operation wants of the store is a plain synchronous function
+``fn(tx, ...)``. :meth:`Store.write` hands it to the one writer thread, which runs all jobs that
+are waiting inside one transaction, each under a SAVEPOINT of its own: a job that raises is
+undone alone, and one ``fsync`` pays for the whole batch. A job's result is given back only after
+the COMMIT that carries it, so what an answer says is on the disk (WAL, ``synchronous=FULL``)
+before the answer leaves. :meth:`Store.read` runs on the caller's thread on a connection of its
+own, inside a read transaction: it sees exactly what has been committed.
+
+Only one process may own a data directory; an advisory lock on a file beside the database says so.
+
+Source: SQLite documentation, "Write-Ahead Logging", "PRAGMA synchronous", "SAVEPOINT".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import IO, Any, Concatenate, ParamSpec, TypeVar
+
+from fleetgate.errors import Error, ServiceUnavailableException
+from fleetgate.store.schema import MIGRATIONS, REGISTRY_TABLES
+
+log = logging.getLogger("fleetgate.store")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Row = tuple[Any, ...]
+
+BATCH = 64
+"""Jobs that share one commit, at most."""
+
+QUEUE = 10_000
+"""Jobs that may wait for the writer; more are refused with ServiceUnavailableException."""
+
+
+class StoreError(Error):
+    """The data directory cannot be used: it is taken, too new, or of another account."""
+
+
+class Tx:
+    """One transaction: SQL text with ``:name`` parameters in, tuples out."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def one(self, sql: str, **params: object) -> Row | None:
+        """The first row of the answer, or None."""
+        row: Row | None = self._connection.execute(sql, params).fetchone()
+        return row
+
+    def all(self, sql: str, **params: object) -> list[Row]:
+        """All rows of the answer; the caller bounds them with LIMIT."""
+        return self._connection.execute(sql, params).fetchall()
+
+    def run(self, sql: str, **params: object) -> int:
+        """Executes a statement; returns how many rows it changed."""
+        return self._connection.execute(sql, params).rowcount
+
+
+class Store:
+    """The registry's store on SQLite (see the module's theory of operation)."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens (and creates or migrates) the database file.
+
+        Raises StoreError when another process holds it or a newer Fleetgate wrote it.
+        """
+        with contextlib.ExitStack() as undo:
+            self._lock = undo.enter_context(_take(path.with_suffix(".lock")))
+            self._write_connection = undo.enter_context(contextlib.closing(_connect(path)))
+            _migrate(self._write_connection, path)
+            self._read_connection = undo.enter_context(contextlib.closing(_connect(path)))
+            self._read_connection.execute("PRAGMA query_only = 1")
+            self._close_files = undo.pop_all().close
+        self._read_tx = Tx(self._read_connection)
+        self._jobs: queue.Queue[tuple[Callable[[Tx], Any], Future[Any]] | None]
+        self._jobs = queue.Queue(QUEUE)
+        self._writer = threading.Thread(target=self._work, name="fleetgate-writer")
+        self._writer.start()
+
+    async def write(
+        self, fn: Callable[Concatenate[Tx, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Runs `fn(tx, ...)` as one all-or-nothing, durable transaction; returns its result.
+
+        Raises what `fn` raises (nothing is stored then), or ServiceUnavailableException when
+        too many jobs wait.
+        """
+        future: Future[T] = Future()
+        try:
+            self._jobs.put_nowait((lambda tx: fn(tx, *args, **kwargs), future))
+        except queue.Full:
+            raise ServiceUnavailableException(
+                f"{QUEUE} writes are waiting for the disk; try again"
+            ) from None
+        # shielded: a caller that goes away must not cancel a job half-way into the batch
+        return await asyncio.shield(asyncio.wrap_future(future))
+
+    async def read(
+        self, fn: Callable[Concatenate[Tx, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Runs `fn(tx, ...)` on a consistent view of what is committed; returns its result."""
+        self._read_connection.execute("BEGIN")
+        try:
+            return fn(self._read_tx, *args, **kwargs)
+        finally:
+            self._read_connection.execute("COMMIT")
+
+    async def reset(self) -> None:
+        """Empties the registry; settings (account, region) stay."""
+        await self.write(_empty)
+
+    def close(self) -> None:
+        """Finishes the jobs that wait, closes the file and gives the directory free."""
+        self._jobs.put(None)
+        self._writer.join()
+        self._close_files()
+
+    def _work(self) -> None:
+        """The writer thread: batches until the closing mark."""
+        open_ = True
+        while open_:
+            batch = [self._jobs.get()]
+            while len(batch) < BATCH and batch[-1] is not None:
+                try:
+                    batch.append(self._jobs.get_nowait())
+                except queue.Empty:
+                    break
+            open_ = batch[-1] is not None
+            self._commit([job for job in batch if job is not None])
+
+    def _commit(self, jobs: list[tuple[Callable[[Tx], Any], Future[Any]]]) -> None:
+        """One transaction over `jobs`; futures are resolved after its COMMIT."""
+        if not jobs:
+            return
+        connection = self._write_connection
+        tx = Tx(connection)
+        outcomes: list[tuple[Future[Any], Any, BaseException | None]] = []
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            for fn, future in jobs:
+                connection.execute("SAVEPOINT job")
+                try:
+                    outcomes.append((future, fn(tx), None))
+                except Exception as error:
+                    connection.execute("ROLLBACK TO job")
+                    outcomes.append((future, None, error))
+                connection.execute("RELEASE job")
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            # the disk is full, gone or read-only: nothing of the batch is stored, all are told
+            log.error("event=commit-failed jobs=%d cause=%s", len(jobs), error)
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            failure = ServiceUnavailableException("the registry could not be written")
+            outcomes = [(future, None, failure) for _, future in jobs]
+        for future, result, failed in outcomes:
+            if failed is None:
+                future.set_result(result)
+            else:
+                future.set_exception(failed)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        path, isolation_level=None, check_same_thread=False, cached_statements=256
+    )
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA busy_timeout = 5000")
+    return connection
+
+
+def _take(path: Path) -> IO[str]:
+    lock = path.open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise StoreError(
+            f"the data directory `{path.parent}` is in use by another fleetgate process"
+        ) from None
+    return lock
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > len(MIGRATIONS):
+        raise StoreError(
+            f"`{path}` has schema version {version}, this fleetgate knows {len(MIGRATIONS)}: "
+            "it was written by a newer release"
+        )
+    for number, statements in enumerate(MIGRATIONS[version:], start=version + 1):
+        connection.execute("BEGIN IMMEDIATE")
+        for statement in statements:
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {number}")
+        connection.execute("COMMIT")
+
+
+def _empty(tx: Tx) -> None:
+    for table in REGISTRY_TABLES:
+        tx.run(f"DELETE FROM {table}")
+
+
+def find_setting(tx: Tx, name: str) -> str | None:
+    """The value of a setting that belongs to the data directory, e.g. ``account``."""
+    row = tx.one("SELECT value FROM setting WHERE name = :name", name=name)
+    return None if row is None else str(row[0])
+
+
+def add_setting(tx: Tx, name: str, value: str) -> None:
+    """Stores such a setting once; it never changes afterwards."""
+    tx.run("INSERT INTO setting (name, value) VALUES (:name, :value)", name=name, value=value)

@@ -1,0 +1,228 @@
+"""IoT policies, their versions, and what they are attached to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fleetgate.store.engine import Tx
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A policy; version ids are integers from 1 and never used twice."""
+
+    policy_name: str
+    default_version_id: int
+    last_version_id: int
+    generation_id: str
+    created_at: float
+    modified_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyVersion:
+    """One version of a policy's document."""
+
+    policy_name: str
+    version_id: int
+    document: str
+    created_at: float
+
+
+_COLUMNS = (
+    "policy_name, default_version_id, last_version_id, generation_id, created_at, modified_at"
+)
+
+
+def find_policy(tx: Tx, policy_name: str) -> Policy | None:
+    """The policy of this name, or None."""
+    row = tx.one(
+        f"SELECT {_COLUMNS} FROM policy WHERE policy_name = :name",
+        name=policy_name,
+    )
+    return None if row is None else Policy(*row)
+
+
+def list_policies(
+    tx: Tx, after: tuple[float, str] | None, limit: int, *, ascending: bool
+) -> list[Policy]:
+    """Policies by age, behind the position `after` = (created_at, policy_name)."""
+    direction, compare = ("ASC", ">") if ascending else ("DESC", "<")
+    where = f"WHERE (created_at, policy_name) {compare} (:at, :name)" if after else ""
+    rows = tx.all(
+        f"SELECT {_COLUMNS} FROM policy {where} "
+        f"ORDER BY created_at {direction}, policy_name {direction} LIMIT :limit",
+        **({"at": after[0], "name": after[1]} if after else {}),
+        limit=limit,
+    )
+    return [Policy(*row) for row in rows]
+
+
+def add_policy(tx: Tx, policy_name: str, document: str, generation_id: str, now: float) -> None:
+    """Stores a new policy with its version 1."""
+    tx.run(
+        f"INSERT INTO policy ({_COLUMNS}) VALUES (:name, 1, 1, :generation, :now, :now)",
+        name=policy_name,
+        generation=generation_id,
+        now=now,
+    )
+    _insert_version(tx, policy_name, 1, document, now)
+
+
+def remove_policy(tx: Tx, policy_name: str) -> None:
+    """Deletes a policy with its versions."""
+    tx.run("DELETE FROM policy_version WHERE policy_name = :name", name=policy_name)
+    tx.run("DELETE FROM policy WHERE policy_name = :name", name=policy_name)
+
+
+def find_policy_version(tx: Tx, policy_name: str, version_id: int) -> PolicyVersion | None:
+    """One version of a policy, or None."""
+    row = tx.one(
+        "SELECT policy_name, version_id, document, created_at FROM policy_version "
+        "WHERE policy_name = :name AND version_id = :version",
+        name=policy_name,
+        version=version_id,
+    )
+    return None if row is None else PolicyVersion(*row)
+
+
+def find_default_document(tx: Tx, policy_name: str) -> str | None:
+    """The document of a policy's default version, or None when there is no such policy."""
+    row = tx.one(
+        "SELECT v.document FROM policy p JOIN policy_version v ON v.policy_name = p.policy_name "
+        "AND v.version_id = p.default_version_id WHERE p.policy_name = :name",
+        name=policy_name,
+    )
+    return None if row is None else str(row[0])
+
+
+def list_policy_versions(tx: Tx, policy_name: str) -> list[PolicyVersion]:
+    """All versions of a policy, newest first (there are five at most)."""
+    rows = tx.all(
+        "SELECT policy_name, version_id, document, created_at FROM policy_version "
+        "WHERE policy_name = :name ORDER BY version_id DESC",
+        name=policy_name,
+    )
+    return [PolicyVersion(*row) for row in rows]
+
+
+def add_policy_version(tx: Tx, policy: Policy, document: str, now: float) -> int:
+    """Stores a further version and returns its id."""
+    version_id = policy.last_version_id + 1
+    tx.run(
+        "UPDATE policy SET last_version_id = :version, modified_at = :now "
+        "WHERE policy_name = :name",
+        name=policy.policy_name,
+        version=version_id,
+        now=now,
+    )
+    _insert_version(tx, policy.policy_name, version_id, document, now)
+    return version_id
+
+
+def update_default_policy_version(tx: Tx, policy_name: str, version_id: int, now: float) -> None:
+    """Makes a version the one in force."""
+    tx.run(
+        "UPDATE policy SET default_version_id = :version, modified_at = :now "
+        "WHERE policy_name = :name",
+        name=policy_name,
+        version=version_id,
+        now=now,
+    )
+
+
+def remove_policy_version(tx: Tx, policy_name: str, version_id: int) -> None:
+    """Deletes one version."""
+    tx.run(
+        "DELETE FROM policy_version WHERE policy_name = :name AND version_id = :version",
+        name=policy_name,
+        version=version_id,
+    )
+
+
+def add_policy_attachment(tx: Tx, policy_name: str, target: str) -> None:
+    """Attaches a policy to a target (certificate or thing group ARN); twice is once."""
+    tx.run(
+        "INSERT INTO policy_attachment (target, policy_name) VALUES (:target, :name) "
+        "ON CONFLICT DO NOTHING",
+        target=target,
+        name=policy_name,
+    )
+
+
+def remove_policy_attachment(tx: Tx, policy_name: str, target: str) -> bool:
+    """Detaches; False when it was not attached."""
+    return (
+        tx.run(
+            "DELETE FROM policy_attachment WHERE target = :target AND policy_name = :name",
+            target=target,
+            name=policy_name,
+        )
+        > 0
+    )
+
+
+def list_attached_policies(tx: Tx, target: str, after: str, limit: int) -> list[str]:
+    """Names of the policies attached to a target, behind the name `after`."""
+    rows = tx.all(
+        "SELECT policy_name FROM policy_attachment WHERE target = :target "
+        "AND policy_name > :after ORDER BY policy_name LIMIT :limit",
+        target=target,
+        after=after,
+        limit=limit,
+    )
+    return [row[0] for row in rows]
+
+
+def list_policy_targets(tx: Tx, policy_name: str, after: str, limit: int) -> list[str]:
+    """ARNs a policy is attached to, behind the ARN `after`."""
+    rows = tx.all(
+        "SELECT target FROM policy_attachment WHERE policy_name = :name "
+        "AND target > :after ORDER BY target LIMIT :limit",
+        name=policy_name,
+        after=after,
+        limit=limit,
+    )
+    return [row[0] for row in rows]
+
+
+def list_connection_documents(
+    tx: Tx, certificate_arn: str, thing_name: str, group_prefix: str
+) -> list[tuple[str, str]]:
+    """(policy name, document in force) of all policies that rule a connection.
+
+    These are the policies of the certificate and, when the certificate is attached to the thing
+    that has the client id as its name, those of the thing's groups and their parents
+    (AWS IoT developer guide, "AWS IoT Core policies" and "Thing groups"). `group_prefix` is the
+    ARN of a thing group less its name.
+    """
+    rows = tx.all(
+        "WITH RECURSIVE above(name) AS ("
+        " SELECT m.thing_group_name FROM thing_principal p"
+        " JOIN thing_group_member m ON m.thing_name = p.thing_name"
+        " WHERE p.thing_name = :thing AND p.principal = :certificate"
+        " UNION"
+        " SELECT g.parent_group_name FROM thing_group g"
+        " JOIN above a ON g.thing_group_name = a.name WHERE g.parent_group_name IS NOT NULL) "
+        "SELECT DISTINCT p.policy_name, v.document FROM policy_attachment a "
+        "JOIN policy p ON p.policy_name = a.policy_name "
+        "JOIN policy_version v ON v.policy_name = p.policy_name "
+        "AND v.version_id = p.default_version_id "
+        "WHERE a.target = :certificate OR a.target IN (SELECT :prefix || name FROM above) "
+        "ORDER BY p.policy_name",
+        certificate=certificate_arn,
+        thing=thing_name,
+        prefix=group_prefix,
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
+def _insert_version(tx: Tx, policy_name: str, version_id: int, document: str, now: float) -> None:
+    tx.run(
+        "INSERT INTO policy_version (policy_name, version_id, document, created_at) "
+        "VALUES (:name, :version, :document, :now)",
+        name=policy_name,
+        version=version_id,
+        document=document,
+        now=now,
+    )

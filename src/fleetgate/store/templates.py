@@ -1,0 +1,185 @@
+"""Provisioning templates and their versions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fleetgate.store.engine import Tx
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A provisioning template; version ids are integers from 1 and never used twice."""
+
+    template_name: str
+    description: str | None
+    enabled: bool
+    provisioning_role_arn: str
+    default_version_id: int
+    last_version_id: int
+    created_at: float
+    modified_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateVersion:
+    """One version of a template's body."""
+
+    template_name: str
+    version_id: int
+    body: str
+    created_at: float
+
+
+_COLUMNS = (
+    "template_name, description, enabled, provisioning_role_arn, default_version_id, "
+    "last_version_id, created_at, modified_at"
+)
+
+
+def _template(row: tuple[object, ...]) -> Template:
+    name, description, enabled, *rest = row
+    return Template(name, description, bool(enabled), *rest)  # type: ignore[arg-type]
+
+
+def find_template(tx: Tx, template_name: str) -> Template | None:
+    """The template of this name, or None."""
+    row = tx.one(
+        f"SELECT {_COLUMNS} FROM template WHERE template_name = :name",
+        name=template_name,
+    )
+    return None if row is None else _template(row)
+
+
+def find_default_body(tx: Tx, template_name: str) -> tuple[bool, str] | None:
+    """(enabled, body of the default version) of a template, or None when there is none."""
+    row = tx.one(
+        "SELECT t.enabled, v.body FROM template t JOIN template_version v "
+        "ON v.template_name = t.template_name AND v.version_id = t.default_version_id "
+        "WHERE t.template_name = :name",
+        name=template_name,
+    )
+    return None if row is None else (bool(row[0]), str(row[1]))
+
+
+def list_templates(tx: Tx, after: str, limit: int) -> list[Template]:
+    """Templates by name, behind the name `after`."""
+    rows = tx.all(
+        f"SELECT {_COLUMNS} FROM template WHERE template_name > :after "
+        "ORDER BY template_name LIMIT :limit",
+        after=after,
+        limit=limit,
+    )
+    return [_template(row) for row in rows]
+
+
+def count_templates(tx: Tx) -> int:
+    """How many templates there are."""
+    row = tx.one("SELECT count(*) FROM template")
+    return 0 if row is None else int(row[0])
+
+
+def add_template(tx: Tx, template: Template, body: str) -> None:
+    """Stores a new template with `body` as its version 1."""
+    tx.run(
+        f"INSERT INTO template ({_COLUMNS}) VALUES (:name, :description, :enabled, :role, 1, 1, "
+        ":created_at, :modified_at)",
+        name=template.template_name,
+        description=template.description,
+        enabled=int(template.enabled),
+        role=template.provisioning_role_arn,
+        created_at=template.created_at,
+        modified_at=template.modified_at,
+    )
+    _insert_version(tx, template.template_name, 1, body, template.created_at)
+
+
+def update_template(tx: Tx, template: Template) -> None:
+    """Stores description, enabled, role, default version and modification time anew."""
+    tx.run(
+        "UPDATE template SET description = :description, enabled = :enabled, "
+        "provisioning_role_arn = :role, default_version_id = :default, modified_at = :now "
+        "WHERE template_name = :name",
+        name=template.template_name,
+        description=template.description,
+        enabled=int(template.enabled),
+        role=template.provisioning_role_arn,
+        default=template.default_version_id,
+        now=template.modified_at,
+    )
+
+
+def remove_template(tx: Tx, template_name: str) -> None:
+    """Deletes a template with its versions."""
+    tx.run("DELETE FROM template_version WHERE template_name = :name", name=template_name)
+    tx.run("DELETE FROM template WHERE template_name = :name", name=template_name)
+
+
+def find_template_version(tx: Tx, template_name: str, version_id: int) -> TemplateVersion | None:
+    """One version of a template, or None."""
+    row = tx.one(
+        "SELECT template_name, version_id, body, created_at FROM template_version "
+        "WHERE template_name = :name AND version_id = :version",
+        name=template_name,
+        version=version_id,
+    )
+    return None if row is None else TemplateVersion(*row)
+
+
+def list_template_versions(
+    tx: Tx, template_name: str, after: int, limit: int
+) -> list[TemplateVersion]:
+    """Versions of a template by id, behind the id `after`."""
+    rows = tx.all(
+        "SELECT template_name, version_id, body, created_at FROM template_version "
+        "WHERE template_name = :name AND version_id > :after ORDER BY version_id LIMIT :limit",
+        name=template_name,
+        after=after,
+        limit=limit,
+    )
+    return [TemplateVersion(*row) for row in rows]
+
+
+def count_template_versions(tx: Tx, template_name: str) -> int:
+    """How many versions a template has."""
+    row = tx.one(
+        "SELECT count(*) FROM template_version WHERE template_name = :name", name=template_name
+    )
+    return 0 if row is None else int(row[0])
+
+
+def add_template_version(
+    tx: Tx, template: Template, body: str, now: float, *, default: bool
+) -> int:
+    """Stores a further version, in force at once when `default`; returns its id."""
+    version_id = template.last_version_id + 1
+    tx.run(
+        "UPDATE template SET last_version_id = :version, default_version_id = :default, "
+        "modified_at = :now WHERE template_name = :name",
+        name=template.template_name,
+        version=version_id,
+        default=version_id if default else template.default_version_id,
+        now=now,
+    )
+    _insert_version(tx, template.template_name, version_id, body, now)
+    return version_id
+
+
+def remove_template_version(tx: Tx, template_name: str, version_id: int) -> None:
+    """Deletes one version."""
+    tx.run(
+        "DELETE FROM template_version WHERE template_name = :name AND version_id = :version",
+        name=template_name,
+        version=version_id,
+    )
+
+
+def _insert_version(tx: Tx, template_name: str, version_id: int, body: str, now: float) -> None:
+    tx.run(
+        "INSERT INTO template_version (template_name, version_id, body, created_at) "
+        "VALUES (:name, :version, :body, :now)",
+        name=template_name,
+        version=version_id,
+        body=body,
+        now=now,
+    )

@@ -1,0 +1,175 @@
+"""The store: all or nothing, durable, one owner."""
+
+import asyncio
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fleetgate.errors import ServiceUnavailableException
+from fleetgate.store.engine import Store, StoreError, Tx, add_setting, find_setting
+from fleetgate.store.schema import REGISTRY_TABLES
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(tmp_path / "registry.db")
+    yield store
+    store.close()
+
+
+def names(tx: Tx) -> list[str]:
+    return [row[0] for row in tx.all("SELECT name FROM setting ORDER BY name")]
+
+
+def test_what_a_write_returned_is_seen_by_a_read(store: Store) -> None:
+    async def scenario() -> str | None:
+        await store.write(add_setting, "a", "1")
+        return await store.read(find_setting, "a")
+
+    assert asyncio.run(scenario()) == "1"
+
+
+def test_a_write_that_raises_leaves_nothing_and_spares_its_batch(store: Store) -> None:
+    gate = threading.Event()
+
+    def hold(tx: Tx) -> None:
+        gate.wait(10)
+
+    def half(tx: Tx) -> None:
+        add_setting(tx, "half", "1")
+        raise LookupError("the second half")
+
+    async def scenario() -> list[object]:
+        held = asyncio.create_task(store.write(hold))
+        await asyncio.sleep(0)
+        # these three wait together and so share one commit
+        rest = [
+            asyncio.create_task(store.write(add_setting, "before", "1")),
+            asyncio.create_task(store.write(half)),
+            asyncio.create_task(store.write(add_setting, "after", "1")),
+        ]
+        await asyncio.sleep(0)
+        gate.set()
+        await held
+        return list(await asyncio.gather(*rest, return_exceptions=True))
+
+    before, half_way, after = asyncio.run(scenario())
+    assert (before, after) == (None, None)
+    assert isinstance(half_way, LookupError)
+    assert asyncio.run(store.read(names)) == ["after", "before"]
+
+
+def test_a_full_disk_fails_the_write_and_not_the_server(store: Store) -> None:
+    # SQLite counts pages as a disk counts blocks: at the limit it says that the disk is full
+    store._write_connection.execute("PRAGMA max_page_count = 1")
+
+    async def scenario() -> None:
+        with pytest.raises((ServiceUnavailableException, sqlite3.Error)):
+            await store.write(add_setting, "big", "x" * 10_000_000)
+        store._write_connection.execute("PRAGMA max_page_count = 1000000")
+        await store.write(add_setting, "small", "x")
+
+    asyncio.run(scenario())
+    assert asyncio.run(store.read(names)) == ["small"]
+
+
+def test_more_writes_than_may_wait_are_refused(store: Store) -> None:
+    gate = threading.Event()
+    store._jobs.maxsize = 2
+
+    def hold(tx: Tx) -> bool:
+        return gate.wait(10)
+
+    async def scenario() -> list[BaseException | None]:
+        tasks = [asyncio.create_task(store.write(hold)) for _ in range(10)]
+        await asyncio.sleep(0)
+        gate.set()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        return [result if isinstance(result, BaseException) else None for result in results]
+
+    outcomes = asyncio.run(scenario())
+    assert any(isinstance(outcome, ServiceUnavailableException) for outcome in outcomes)
+    assert None in outcomes
+
+
+def test_a_second_process_on_the_directory_is_refused(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="in use by another fleetgate process"):
+        Store(tmp_path / "registry.db")
+
+
+def test_a_database_of_a_newer_release_is_refused(tmp_path: Path) -> None:
+    Store(tmp_path / "registry.db").close()
+    connection = sqlite3.connect(tmp_path / "registry.db")
+    connection.execute("PRAGMA user_version = 999")
+    connection.close()
+    with pytest.raises(StoreError, match="written by a newer release"):
+        Store(tmp_path / "registry.db")
+
+
+def test_reset_empties_the_registry_and_keeps_the_settings(store: Store) -> None:
+    def fill(tx: Tx) -> None:
+        add_setting(tx, "account", "000000000000")
+        for table in REGISTRY_TABLES:
+            columns = [row[1] for row in tx.all(f"PRAGMA table_info({table})")]
+            tx.run(
+                f"INSERT INTO {table} ({', '.join(columns)}) "
+                f"VALUES ({', '.join(['1'] * len(columns))})"
+            )
+
+    def count(tx: Tx) -> int:
+        return sum(tx.all(f"SELECT count(*) FROM {each}")[0][0] for each in REGISTRY_TABLES)
+
+    asyncio.run(store.write(fill))
+    assert asyncio.run(store.read(count)) == len(REGISTRY_TABLES)
+    asyncio.run(store.reset())
+    assert asyncio.run(store.read(count)) == 0
+    assert asyncio.run(store.read(names)) == ["account"]
+
+
+def test_every_table_is_either_the_registry_or_settings(store: Store) -> None:
+    tables = asyncio.run(
+        store.read(lambda tx: tx.all("SELECT name FROM sqlite_master WHERE type = 'table'"))
+    )
+    assert {row[0] for row in tables} == {*REGISTRY_TABLES, "setting"}
+
+
+_WRITER = """
+import asyncio, sys
+from pathlib import Path
+from fleetgate.store.engine import Store, add_setting
+
+async def main():
+    store = Store(Path(sys.argv[1]))
+    async def one(number):
+        await store.write(add_setting, f"{number:06}", "x")
+        print(f"{number:06}", flush=True)
+    for start in range(0, 1_000_000, 20):
+        await asyncio.gather(*(one(start + each) for each in range(20)))
+
+asyncio.run(main())
+"""
+
+
+def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    path = tmp_path / "registry.db"
+    writer = subprocess.Popen(
+        [sys.executable, "-c", _WRITER, str(path)], stdout=subprocess.PIPE, text=True
+    )
+    assert writer.stdout is not None
+    acknowledged = [writer.stdout.readline().strip() for _ in range(300)]
+    os.kill(writer.pid, signal.SIGKILL)
+    acknowledged += [line.strip() for line in writer.stdout.read().splitlines() if len(line) == 6]
+    writer.stdout.close()
+    writer.wait()
+    store = Store(path)
+    stored = set(asyncio.run(store.read(names)))
+    store.close()
+    assert len(acknowledged) >= 300
+    assert set(acknowledged) <= stored
