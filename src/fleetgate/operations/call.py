@@ -1,0 +1,87 @@
+"""What an operation is given: the services of the server and the facts of one call."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Concatenate, ParamSpec, TypeVar
+
+from fleetgate.names import Account
+from fleetgate.operations.identity import Identity
+from fleetgate.operations.rsa_keys import RsaKeys
+from fleetgate.pki.issue import Profile
+from fleetgate.pki.trust import Authority
+from fleetgate.store.engine import Store, Tx
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Services:
+    """What all calls share. Time and randomness come in here and nowhere else.
+
+    `now` returns seconds since the epoch, `random_bytes(n)` n unpredictable bytes.
+    `certificate_changed(certificate_id)` is called after a certificate lost its right to be
+    connected. `policy_epoch` grows whenever any policy or attachment changed: what was compiled
+    from policies at an older epoch is stale.
+    """
+
+    account: Account
+    store: Store
+    authority: Authority
+    device_profile: Profile
+    claim_profile: Profile
+    token_key: bytes
+    rsa_keys: RsaKeys
+    mqtt_host: str
+    now: Callable[[], float]
+    random_bytes: Callable[[int], bytes]
+    ownership_token_seconds: float = 3600.0
+    certificate_changed: Callable[[str], None] = lambda _: None
+    policy_epoch: int = 0
+
+    def new_id(self) -> str:
+        """A random UUID, as AWS gives things, groups and generations."""
+        return str(uuid.UUID(bytes=self.random_bytes(16), version=4))
+
+    def new_serial(self) -> int:
+        """A positive 160-bit certificate serial number (RFC 5280 section 4.1.2.2)."""
+        return int.from_bytes(self.random_bytes(20), "big") >> 1 | 1
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call: when, by whom, over which door.
+
+    Over MQTT `client_id` is the MQTT client id and `identity` the certificate of the connection;
+    over HTTP both are empty.
+    """
+
+    services: Services
+    request_id: str
+    now: float
+    client_id: str = ""
+    identity: Identity | None = None
+
+    @property
+    def account(self) -> Account:
+        """The account the server serves."""
+        return self.services.account
+
+    async def read(
+        self, fn: Callable[Concatenate[Tx, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Runs `fn(tx, ...)` on a consistent view of the store."""
+        return await self.services.store.read(fn, *args, **kwargs)
+
+    async def write(
+        self, fn: Callable[Concatenate[Tx, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Runs `fn(tx, ...)` as one durable, all-or-nothing transaction."""
+        return await self.services.store.write(fn, *args, **kwargs)
+
+    def policies_changed(self) -> None:
+        """Tells open connections that their compiled policies are stale."""
+        self.services.policy_epoch += 1

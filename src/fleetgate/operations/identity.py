@@ -1,0 +1,18 @@
+"""The identity behind a connection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """An admitted certificate.
+
+    `template_name` is set for a temporary provisioning claim: the one template it may be used
+    for. `not_after` is the end of its validity, seconds since the epoch.
+    """
+
+    certificate_id: str
+    template_name: str | None
+    not_after: float

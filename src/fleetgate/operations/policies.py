@@ -1,0 +1,346 @@
+"""IoT policies: documents, versions and attachments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fleetgate.domain import policy as iot_policy
+from fleetgate.domain.registry import MAX_POLICIES_PER_PRINCIPAL, MAX_POLICY_VERSIONS
+from fleetgate.errors import (
+    DeleteConflictException,
+    InvalidRequestException,
+    LimitExceededException,
+    ResourceAlreadyExistsException,
+    ResourceNotFoundException,
+    VersionsLimitExceededException,
+)
+from fleetgate.names import Account
+from fleetgate.operations import pages
+from fleetgate.operations.call import Call
+from fleetgate.store import certificates, groups, policies
+from fleetgate.store.engine import Tx
+
+
+def policy_arn(account: Account, policy_name: str) -> str:
+    """The ARN of a policy."""
+    return account.arn(f"policy/{policy_name}")
+
+
+async def create_policy(call: Call, policy_name: str, policy_document: str) -> dict[str, Any]:
+    """CreatePolicy: stores a policy with its version 1."""
+    iot_policy.parse(policy_document)
+    await call.write(
+        _create_policy, call.account, policy_name, policy_document, call.services.new_id(), call.now
+    )
+    return {
+        "policyName": policy_name,
+        "policyArn": policy_arn(call.account, policy_name),
+        "policyDocument": policy_document,
+        "policyVersionId": "1",
+    }
+
+
+def _create_policy(
+    tx: Tx, account: Account, policy_name: str, document: str, generation_id: str, now: float
+) -> None:
+    if policies.find_policy(tx, policy_name) is not None:
+        raise ResourceAlreadyExistsException(
+            f"Policy cannot be created - name already exists (name={policy_name})",
+            resourceId=policy_name,
+            resourceArn=policy_arn(account, policy_name),
+        )
+    policies.add_policy(tx, policy_name, document, generation_id, now)
+
+
+async def get_policy(call: Call, policy_name: str) -> dict[str, Any]:
+    """GetPolicy: the policy with the document in force."""
+
+    def find(tx: Tx) -> tuple[policies.Policy, str]:
+        policy = require_policy(tx, policy_name)
+        return policy, policies.find_default_document(tx, policy_name) or ""
+
+    policy, document = await call.read(find)
+    return {
+        "policyName": policy_name,
+        "policyArn": policy_arn(call.account, policy_name),
+        "policyDocument": document,
+        "defaultVersionId": str(policy.default_version_id),
+        "creationDate": policy.created_at,
+        "lastModifiedDate": policy.modified_at,
+        "generationId": policy.generation_id,
+    }
+
+
+async def list_policies(
+    call: Call,
+    marker: str | None = None,
+    page_size: int = pages.PAGE,
+    ascending_order: bool = False,
+) -> dict[str, Any]:
+    """ListPolicies: by age, newest first unless `ascending_order`."""
+    after = pages.start(call, "ListPolicies", marker)
+    found = await call.read(
+        policies.list_policies,
+        None if after is None else (float(after[0]), str(after[1])),
+        page_size + 1,
+        ascending=ascending_order,
+    )
+    items, following = pages.page(
+        call, "ListPolicies", found, page_size, lambda item: (item.created_at, item.policy_name)
+    )
+    names = [item.policy_name for item in items]
+    return {"policies": _described(call.account, names), "nextMarker": following}
+
+
+async def delete_policy(call: Call, policy_name: str) -> dict[str, Any]:
+    """DeletePolicy: a policy without attachments and without other versions."""
+    await call.write(_delete_policy, policy_name)
+    return {}
+
+
+def _delete_policy(tx: Tx, policy_name: str) -> None:
+    require_policy(tx, policy_name)
+    if policies.list_policy_targets(tx, policy_name, "", 1):
+        raise DeleteConflictException(
+            "The policy cannot be deleted as the policy is attached to one or more principals "
+            f"(name={policy_name})"
+        )
+    if len(policies.list_policy_versions(tx, policy_name)) > 1:
+        raise DeleteConflictException(
+            "Cannot delete the policy because it has one or more policy versions attached to it "
+            f"(name={policy_name})"
+        )
+    policies.remove_policy(tx, policy_name)
+
+
+async def create_policy_version(
+    call: Call, policy_name: str, policy_document: str, set_as_default: bool = False
+) -> dict[str, Any]:
+    """CreatePolicyVersion: a further version, in force at once when `set_as_default`."""
+    iot_policy.parse(policy_document)
+    version_id = await call.write(
+        _create_policy_version, policy_name, policy_document, call.now, default=set_as_default
+    )
+    if set_as_default:
+        call.policies_changed()
+    return {
+        "policyArn": policy_arn(call.account, policy_name),
+        "policyDocument": policy_document,
+        "policyVersionId": str(version_id),
+        "isDefaultVersion": set_as_default,
+    }
+
+
+def _create_policy_version(
+    tx: Tx, policy_name: str, document: str, now: float, *, default: bool
+) -> int:
+    policy = require_policy(tx, policy_name)
+    if len(policies.list_policy_versions(tx, policy_name)) >= MAX_POLICY_VERSIONS:
+        raise VersionsLimitExceededException(
+            f"The policy already has the maximum number of versions, {MAX_POLICY_VERSIONS} "
+            f"(name={policy_name})"
+        )
+    version_id = policies.add_policy_version(tx, policy, document, now)
+    if default:
+        policies.update_default_policy_version(tx, policy_name, version_id, now)
+    return version_id
+
+
+async def get_policy_version(
+    call: Call, policy_name: str, policy_version_id: str
+) -> dict[str, Any]:
+    """GetPolicyVersion: one version with its document."""
+
+    def find(tx: Tx) -> tuple[policies.Policy, policies.PolicyVersion]:
+        return _require_version(tx, policy_name, policy_version_id)
+
+    policy, version = await call.read(find)
+    return {
+        "policyArn": policy_arn(call.account, policy_name),
+        "policyName": policy_name,
+        "policyDocument": version.document,
+        "policyVersionId": str(version.version_id),
+        "isDefaultVersion": version.version_id == policy.default_version_id,
+        "creationDate": version.created_at,
+        "lastModifiedDate": version.created_at,
+        "generationId": policy.generation_id,
+    }
+
+
+async def list_policy_versions(call: Call, policy_name: str) -> dict[str, Any]:
+    """ListPolicyVersions: all versions, newest first."""
+
+    def find(tx: Tx) -> tuple[policies.Policy, list[policies.PolicyVersion]]:
+        policy = require_policy(tx, policy_name)
+        return policy, policies.list_policy_versions(tx, policy_name)
+
+    policy, versions = await call.read(find)
+    return {
+        "policyVersions": [
+            {
+                "versionId": str(version.version_id),
+                "isDefaultVersion": version.version_id == policy.default_version_id,
+                "createDate": version.created_at,
+            }
+            for version in versions
+        ]
+    }
+
+
+async def set_default_policy_version(
+    call: Call, policy_name: str, policy_version_id: str
+) -> dict[str, Any]:
+    """SetDefaultPolicyVersion: makes a version the one in force."""
+
+    def change(tx: Tx) -> None:
+        _, version = _require_version(tx, policy_name, policy_version_id)
+        policies.update_default_policy_version(tx, policy_name, version.version_id, call.now)
+
+    await call.write(change)
+    call.policies_changed()
+    return {}
+
+
+async def delete_policy_version(
+    call: Call, policy_name: str, policy_version_id: str
+) -> dict[str, Any]:
+    """DeletePolicyVersion: any version but the default one."""
+
+    def change(tx: Tx) -> None:
+        policy, version = _require_version(tx, policy_name, policy_version_id)
+        if version.version_id == policy.default_version_id:
+            raise DeleteConflictException(
+                f"Cannot delete the default version of a policy (name={policy_name}, "
+                f"version={policy_version_id})"
+            )
+        policies.remove_policy_version(tx, policy_name, version.version_id)
+
+    await call.write(change)
+    return {}
+
+
+async def attach_policy(call: Call, policy_name: str, target: str) -> dict[str, Any]:
+    """AttachPolicy: to a certificate or a thing group, by ARN; twice is once."""
+
+    def change(tx: Tx) -> None:
+        require_policy(tx, policy_name)
+        _require_target(tx, call.account, target)
+        attach(tx, policy_name, target)
+
+    await call.write(change)
+    call.policies_changed()
+    return {}
+
+
+async def detach_policy(call: Call, policy_name: str, target: str) -> dict[str, Any]:
+    """DetachPolicy: detaching what is not attached succeeds, as with AWS."""
+
+    def change(tx: Tx) -> None:
+        require_policy(tx, policy_name)
+        _require_target(tx, call.account, target)
+        policies.remove_policy_attachment(tx, policy_name, target)
+
+    await call.write(change)
+    call.policies_changed()
+    return {}
+
+
+async def list_attached_policies(
+    call: Call,
+    target: str,
+    recursive: bool = False,
+    marker: str | None = None,
+    page_size: int = pages.PAGE,
+) -> dict[str, Any]:
+    """ListAttachedPolicies: of a target; `recursive` adds those of the groups above a group."""
+    after = pages.start_after_name(call, "ListAttachedPolicies", marker)
+
+    def find(tx: Tx) -> list[str]:
+        _require_target(tx, call.account, target)
+        targets = [target]
+        group = call.account.resource(target, "thinggroup")
+        if recursive and group is not None:
+            targets += [
+                call.account.arn(f"thinggroup/{above.thing_group_name}")
+                for above in groups.list_group_ancestors(tx, group)
+            ]
+        names = {
+            name
+            for each in targets
+            for name in policies.list_attached_policies(tx, each, after, page_size + 1)
+        }
+        return sorted(names)[: page_size + 1]
+
+    found = await call.read(find)
+    names, following = pages.page(
+        call, "ListAttachedPolicies", found, page_size, lambda name: (name,)
+    )
+    return {"policies": _described(call.account, names), "nextMarker": following}
+
+
+async def list_targets_for_policy(
+    call: Call, policy_name: str, marker: str | None = None, page_size: int = pages.PAGE
+) -> dict[str, Any]:
+    """ListTargetsForPolicy: the ARNs a policy is attached to."""
+    after = pages.start_after_name(call, "ListTargetsForPolicy", marker)
+
+    def find(tx: Tx) -> list[str]:
+        require_policy(tx, policy_name)
+        return policies.list_policy_targets(tx, policy_name, after, page_size + 1)
+
+    found = await call.read(find)
+    targets, following = pages.page(
+        call, "ListTargetsForPolicy", found, page_size, lambda arn: (arn,)
+    )
+    return {"targets": list(targets), "nextMarker": following}
+
+
+def require_policy(tx: Tx, policy_name: str) -> policies.Policy:
+    """The policy; raises ResourceNotFoundException when there is none of this name."""
+    policy = policies.find_policy(tx, policy_name)
+    if policy is None:
+        raise ResourceNotFoundException(f"Policy not found (name={policy_name})")
+    return policy
+
+
+def attach(tx: Tx, policy_name: str, target: str) -> None:
+    """Attaches, within the quota of policies per target (LimitExceededException)."""
+    attached = policies.list_attached_policies(tx, target, "", MAX_POLICIES_PER_PRINCIPAL + 1)
+    if policy_name not in attached and len(attached) >= MAX_POLICIES_PER_PRINCIPAL:
+        raise LimitExceededException(
+            f"the target `{target}` has {len(attached)} policies attached, "
+            f"the limit is {MAX_POLICIES_PER_PRINCIPAL}"
+        )
+    policies.add_policy_attachment(tx, policy_name, target)
+
+
+def _require_version(
+    tx: Tx, policy_name: str, policy_version_id: str
+) -> tuple[policies.Policy, policies.PolicyVersion]:
+    policy = require_policy(tx, policy_name)
+    version = policies.find_policy_version(tx, policy_name, int(policy_version_id))
+    if version is None:
+        raise ResourceNotFoundException(
+            f"Policy version not found (name={policy_name}, version={policy_version_id})"
+        )
+    return policy, version
+
+
+def _require_target(tx: Tx, account: Account, target: str) -> None:
+    certificate_id = account.resource(target, "cert")
+    group_name = account.resource(target, "thinggroup")
+    if certificate_id:
+        if certificates.find_certificate(tx, certificate_id) is None:
+            raise ResourceNotFoundException(f"Certificate not found (arn={target})")
+    elif group_name:
+        if groups.find_thing_group(tx, group_name) is None:
+            raise ResourceNotFoundException(f"Thing group not found (arn={target})")
+    else:
+        raise InvalidRequestException(
+            f"`{target}` is not the ARN of a certificate or thing group of account "
+            f"{account.id} in {account.region}"
+        )
+
+
+def _described(account: Account, names: list[str] | Any) -> list[dict[str, str]]:
+    return [{"policyName": name, "policyArn": policy_arn(account, name)} for name in names]

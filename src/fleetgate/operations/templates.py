@@ -1,0 +1,333 @@
+"""Provisioning templates, their versions, and temporary claims for them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from fleetgate.domain import template as domain_template
+from fleetgate.errors import (
+    DeleteConflictException,
+    InvalidRequestException,
+    InvalidTemplate,
+    LimitExceededException,
+    ResourceAlreadyExistsException,
+    ResourceNotFoundException,
+    VersionsLimitExceededException,
+)
+from fleetgate.names import Account
+from fleetgate.operations import pages
+from fleetgate.operations.call import Call
+from fleetgate.operations.certificates import issue_certificate, load_public_key
+from fleetgate.pki import keys
+from fleetgate.store import certificates, templates
+from fleetgate.store.engine import Tx
+
+TEMPLATES = 256
+"""Templates of an account (AWS IoT quotas)."""
+
+VERSIONS = 5
+"""Versions of a template (AWS IoT quotas)."""
+
+_ROLE = re.compile(r"arn:aws[a-z-]*:iam:[a-z0-9-]*:[0-9]{12}:role/[\w+=,.@/-]{1,512}")
+
+
+def template_arn(account: Account, template_name: str) -> str:
+    """The ARN of a provisioning template."""
+    return account.arn(f"provisioningtemplate/{template_name}")
+
+
+async def create_provisioning_template(
+    call: Call,
+    template_name: str,
+    template_body: str,
+    provisioning_role_arn: str,
+    description: str | None = None,
+    enabled: bool = False,
+    pre_provisioning_hook: Mapping[str, str] | None = None,
+    type: str = "FLEET_PROVISIONING",  # noqa: A002 - the member's name
+) -> dict[str, Any]:
+    """CreateProvisioningTemplate: stores a template with its version 1."""
+    if type != "FLEET_PROVISIONING":
+        raise InvalidRequestException(
+            f"templates of type `{type}` are not offered by this server, only `FLEET_PROVISIONING`"
+        )
+    _check_hook(pre_provisioning_hook)
+    _check_role(provisioning_role_arn)
+    _check_body(template_body)
+
+    def change(tx: Tx) -> None:
+        if templates.find_template(tx, template_name) is not None:
+            raise ResourceAlreadyExistsException(
+                f"Template with name {template_name} already exists",
+                resourceId=template_name,
+                resourceArn=template_arn(call.account, template_name),
+            )
+        if templates.count_templates(tx) >= TEMPLATES:
+            raise LimitExceededException(f"the account has {TEMPLATES} templates, the limit")
+        template = templates.Template(
+            template_name, description, enabled, provisioning_role_arn, 1, 1, call.now, call.now
+        )
+        templates.add_template(tx, template, template_body)
+
+    await call.write(change)
+    return {
+        "templateArn": template_arn(call.account, template_name),
+        "templateName": template_name,
+        "defaultVersionId": 1,
+    }
+
+
+async def describe_provisioning_template(call: Call, template_name: str) -> dict[str, Any]:
+    """DescribeProvisioningTemplate: with the body of the default version."""
+
+    def find(tx: Tx) -> tuple[templates.Template, str]:
+        template = require_template(tx, template_name)
+        _, body = templates.find_default_body(tx, template_name) or (False, "")
+        return template, body
+
+    template, body = await call.read(find)
+    return {
+        **_summary(call.account, template),
+        "defaultVersionId": template.default_version_id,
+        "templateBody": body,
+        "provisioningRoleArn": template.provisioning_role_arn,
+    }
+
+
+async def update_provisioning_template(
+    call: Call,
+    template_name: str,
+    description: str | None = None,
+    enabled: bool | None = None,
+    default_version_id: int | None = None,
+    provisioning_role_arn: str | None = None,
+    pre_provisioning_hook: Mapping[str, str] | None = None,
+    remove_pre_provisioning_hook: bool = False,  # noqa: ARG001 - there is none to remove
+) -> dict[str, Any]:
+    """UpdateProvisioningTemplate: what is left out stays as it is."""
+    _check_hook(pre_provisioning_hook)
+    if provisioning_role_arn is not None:
+        _check_role(provisioning_role_arn)
+
+    def change(tx: Tx) -> None:
+        template = require_template(tx, template_name)
+        if default_version_id is not None:
+            _require_version(tx, template_name, default_version_id)
+        templates.update_template(
+            tx,
+            replace(
+                template,
+                description=template.description if description is None else description,
+                enabled=template.enabled if enabled is None else enabled,
+                default_version_id=default_version_id or template.default_version_id,
+                provisioning_role_arn=provisioning_role_arn or template.provisioning_role_arn,
+                modified_at=call.now,
+            ),
+        )
+
+    await call.write(change)
+    return {}
+
+
+async def delete_provisioning_template(call: Call, template_name: str) -> dict[str, Any]:
+    """DeleteProvisioningTemplate: with all its versions; its temporary claims end."""
+
+    def change(tx: Tx) -> list[str]:
+        require_template(tx, template_name)
+        templates.remove_template(tx, template_name)
+        return certificates.remove_provisioning_claims(tx, template_name)
+
+    for certificate_id in await call.write(change):
+        call.services.certificate_changed(certificate_id)
+    return {}
+
+
+async def list_provisioning_templates(
+    call: Call, max_results: int = pages.PAGE, next_token: str | None = None
+) -> dict[str, Any]:
+    """ListProvisioningTemplates: by name."""
+    found = await call.read(
+        templates.list_templates,
+        pages.start_after_name(call, "ListProvisioningTemplates", next_token),
+        max_results + 1,
+    )
+    items, following = pages.page(
+        call, "ListProvisioningTemplates", found, max_results, lambda item: (item.template_name,)
+    )
+    return {
+        "templates": [_summary(call.account, item) for item in items],
+        "nextToken": following,
+    }
+
+
+async def create_provisioning_template_version(
+    call: Call, template_name: str, template_body: str, set_as_default: bool = False
+) -> dict[str, Any]:
+    """CreateProvisioningTemplateVersion: in force at once when `set_as_default`."""
+    _check_body(template_body)
+
+    def change(tx: Tx) -> int:
+        template = require_template(tx, template_name)
+        if templates.count_template_versions(tx, template_name) >= VERSIONS:
+            raise VersionsLimitExceededException(
+                f"template {template_name} has {VERSIONS} versions, the limit; "
+                "delete one that is not the default"
+            )
+        return templates.add_template_version(
+            tx, template, template_body, call.now, default=set_as_default
+        )
+
+    version_id = await call.write(change)
+    return {
+        "templateArn": template_arn(call.account, template_name),
+        "templateName": template_name,
+        "versionId": version_id,
+        "isDefaultVersion": set_as_default,
+    }
+
+
+async def describe_provisioning_template_version(
+    call: Call, template_name: str, version_id: int
+) -> dict[str, Any]:
+    """DescribeProvisioningTemplateVersion."""
+
+    def find(tx: Tx) -> tuple[templates.Template, templates.TemplateVersion]:
+        template = require_template(tx, template_name)
+        return template, _require_version(tx, template_name, version_id)
+
+    template, version = await call.read(find)
+    return {"templateBody": version.body, **_version(template, version)}
+
+
+async def delete_provisioning_template_version(
+    call: Call, template_name: str, version_id: int
+) -> dict[str, Any]:
+    """DeleteProvisioningTemplateVersion: any version but the default one."""
+
+    def change(tx: Tx) -> None:
+        template = require_template(tx, template_name)
+        _require_version(tx, template_name, version_id)
+        if version_id == template.default_version_id:
+            raise DeleteConflictException(
+                f"version {version_id} is the default version of template {template_name}; "
+                "make another one the default first"
+            )
+        templates.remove_template_version(tx, template_name, version_id)
+
+    await call.write(change)
+    return {}
+
+
+async def list_provisioning_template_versions(
+    call: Call,
+    template_name: str,
+    max_results: int = pages.PAGE,
+    next_token: str | None = None,
+) -> dict[str, Any]:
+    """ListProvisioningTemplateVersions: by id."""
+    after = pages.start(call, "ListProvisioningTemplateVersions", next_token)
+
+    def find(tx: Tx) -> tuple[templates.Template, list[templates.TemplateVersion]]:
+        return require_template(tx, template_name), templates.list_template_versions(
+            tx, template_name, 0 if after is None else int(after[0]), max_results + 1
+        )
+
+    template, found = await call.read(find)
+    items, following = pages.page(
+        call,
+        "ListProvisioningTemplateVersions",
+        found,
+        max_results,
+        lambda version: (version.version_id,),
+    )
+    return {
+        "versions": [_version(template, version) for version in items],
+        "nextToken": following,
+    }
+
+
+async def create_provisioning_claim(call: Call, template_name: str) -> dict[str, Any]:
+    """CreateProvisioningClaim: a temporary certificate that may provision by one template."""
+    services = call.services
+    await call.read(require_template, template_name)
+    pair = await services.rsa_keys.take()
+    public_key = load_public_key(pair.public_der)
+    facts = issue_certificate(call, services.claim_profile, public_key)
+    # kept to the second the certificate itself says, so that answer, registry and X.509 agree
+    not_after = facts.not_after.timestamp()
+
+    def change(tx: Tx) -> None:
+        require_template(tx, template_name)
+        certificates.add_provisioning_claim(
+            tx, facts.certificate_id, template_name, facts.not_before.timestamp(), not_after
+        )
+
+    await call.write(change)
+    return {
+        "certificateId": facts.certificate_id,
+        "certificatePem": facts.pem,
+        "keyPair": {"PublicKey": keys.public_pem(public_key), "PrivateKey": pair.private_pem},
+        "expiration": not_after,
+    }
+
+
+def require_template(tx: Tx, template_name: str) -> templates.Template:
+    """The template; raises ResourceNotFoundException when there is none of this name."""
+    template = templates.find_template(tx, template_name)
+    if template is None:
+        raise ResourceNotFoundException(f"Template {template_name} not found")
+    return template
+
+
+def _require_version(tx: Tx, template_name: str, version_id: int) -> templates.TemplateVersion:
+    version = templates.find_template_version(tx, template_name, version_id)
+    if version is None:
+        raise ResourceNotFoundException(f"Template {template_name} has no version {version_id}")
+    return version
+
+
+def _check_body(body: str) -> None:
+    try:
+        domain_template.parse(body)
+    except InvalidTemplate as error:
+        raise InvalidRequestException(f"Invalid provisioning template. {error.message}") from None
+
+
+def _check_role(arn: str) -> None:
+    if not _ROLE.fullmatch(arn):
+        raise InvalidRequestException(
+            f"provisioningRoleArn `{arn[:120]}` is not the ARN of an IAM role "
+            "(arn:aws:iam::ACCOUNT:role/NAME)"
+        )
+
+
+def _check_hook(hook: Mapping[str, str] | None) -> None:
+    # refused, not ignored: a template whose hook never runs would let every device in
+    if hook is not None:
+        raise InvalidRequestException(
+            "preProvisioningHook is not offered by this server: "
+            f"`{hook.get('targetArn', '')[:120]}` would never be asked"
+        )
+
+
+def _summary(account: Account, template: templates.Template) -> dict[str, Any]:
+    return {
+        "templateArn": template_arn(account, template.template_name),
+        "templateName": template.template_name,
+        "description": template.description,
+        "creationDate": template.created_at,
+        "lastModifiedDate": template.modified_at,
+        "enabled": template.enabled,
+        "type": "FLEET_PROVISIONING",
+    }
+
+
+def _version(template: templates.Template, version: templates.TemplateVersion) -> dict[str, Any]:
+    return {
+        "versionId": version.version_id,
+        "creationDate": version.created_at,
+        "isDefaultVersion": version.version_id == template.default_version_id,
+    }

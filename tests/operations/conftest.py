@@ -1,0 +1,160 @@
+"""A registry to call operations on: a real store, a real authority, a clock to be set."""
+
+import asyncio
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+
+from fleetgate.names import Account
+from fleetgate.operations.call import Call, Services
+from fleetgate.operations.dispatch import invoke
+from fleetgate.operations.identity import Identity
+from fleetgate.operations.rsa_keys import RsaKeys
+from fleetgate.pki import issue
+from fleetgate.pki.trust import Authority
+from fleetgate.server import load_iot_model, load_provisioning_model
+from fleetgate.store.engine import Store
+from fleetgate.wire.model import Service
+
+START = 1_790_000_000.0
+
+
+class Clock:
+    """Time that stands still until it is set."""
+
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Registry:
+    """Calls operations by their AWS names, as root over HTTP or as a device over MQTT."""
+
+    services: Services
+    clock: Clock
+    runner: asyncio.Runner
+    models: dict[str, Service]
+    ended: list[str]
+
+    def call(self, operation: str, **params: Any) -> dict[str, Any]:
+        return self.run("iot", operation, params)
+
+    def device(
+        self, operation: str, identity: Identity | None = None, **params: Any
+    ) -> dict[str, Any]:
+        identity = identity or Identity("c" * 64, None, START * 2)
+        return self.run("provisioning", operation, {"payload_format": "json", **params}, identity)
+
+    def run(
+        self,
+        service: str,
+        operation: str,
+        params: dict[str, Any],
+        identity: Identity | None = None,
+    ) -> dict[str, Any]:
+        return self.runner.run(self.start(service, operation, params, identity))
+
+    async def start(
+        self,
+        service: str,
+        operation: str,
+        params: dict[str, Any],
+        identity: Identity | None = None,
+    ) -> dict[str, Any]:
+        call = Call(self.services, "request", self.clock(), "client", identity)
+        return await invoke(call, service, self.models[service].operation(operation), params)
+
+    def arn(self, resource: str) -> str:
+        return self.services.account.arn(resource)
+
+    def certificate(self, **params: Any) -> dict[str, Any]:
+        """A new certificate by CSR; ACTIVE with ``set_as_active=True``."""
+        return self.call("CreateCertificateFromCsr", certificate_signing_request=csr(), **params)
+
+
+def csr(common_name: str = "device") -> str:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
+    return request.public_bytes(Encoding.PEM).decode()
+
+
+@pytest.fixture(scope="session")
+def authority() -> Authority:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    return Authority.create(key, now=datetime.fromtimestamp(START, UTC), serial=1)
+
+
+@pytest.fixture(scope="session")
+def models() -> dict[str, Service]:
+    return {"iot": load_iot_model(), "provisioning": load_provisioning_model()}
+
+
+@pytest.fixture(scope="session")
+def rsa_keys() -> Callable[[], RsaKeys]:
+    return lambda: RsaKeys(workers=1, stock=2)
+
+
+@pytest.fixture
+def registry(
+    tmp_path: Path,
+    authority: Authority,
+    models: dict[str, Service],
+    rsa_keys: Callable[[], RsaKeys],
+) -> Iterator[Registry]:
+    clock = Clock()
+    ended: list[str] = []
+    with asyncio.Runner() as runner:
+
+        async def make_keys() -> RsaKeys:
+            keys = rsa_keys()
+            keys.start()
+            return keys
+
+        store = Store(tmp_path / "registry.db")
+        keys = runner.run(make_keys())
+        services = Services(
+            account=Account("123456789012", "eu-west-1"),
+            store=store,
+            authority=authority,
+            device_profile=issue.DEVICE,
+            claim_profile=issue.CLAIM,
+            token_key=bytes(32),
+            rsa_keys=keys,
+            mqtt_host="gate.example",
+            now=clock,
+            random_bytes=os.urandom,
+            certificate_changed=ended.append,
+        )
+        yield Registry(services, clock, runner, models, ended)
+        runner.run(keys.close())
+        store.close()
+
+
+ALLOW = '{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"iot:*","Resource":"*"}}'
+
+_serials = itertools.count(1)
+
+
+def fresh(prefix: str) -> str:
+    """A name nobody has used."""
+    return f"{prefix}-{next(_serials)}"
+
+
+def elsewhere(services: Services, **changes: Any) -> Services:
+    """The services with something changed, e.g. another token key."""
+    return replace(services, **changes)

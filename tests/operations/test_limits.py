@@ -1,0 +1,277 @@
+"""Rules that need a clock or a crowd: waiting times, quotas, page tokens, racing writers.
+
+Sources: AWS General Reference, "AWS IoT Core endpoints and quotas"; AWS IoT API reference.
+"""
+
+import asyncio
+import base64
+from typing import Any
+
+import pytest
+
+from fleetgate.errors import (
+    InvalidRequestException,
+    LimitExceededException,
+    ResourceAlreadyExistsException,
+    ResourceNotFoundException,
+    VersionConflictException,
+    VersionsLimitExceededException,
+)
+from tests.operations.conftest import ALLOW, START, Registry
+
+BODY = '{"Resources": {"p": {"Type": "AWS::IoT::Policy", "Properties": {"PolicyName": "p"}}}}'
+ROLE = "arn:aws:iam::123456789012:role/service/provisioning"
+
+
+def template(registry: Registry, name: str) -> None:
+    registry.call(
+        "CreateProvisioningTemplate",
+        template_name=name,
+        template_body=BODY,
+        provisioning_role_arn=ROLE,
+    )
+
+
+def test_a_thing_type_can_be_deleted_five_minutes_after_its_deprecation(
+    registry: Registry,
+) -> None:
+    registry.call("CreateThingType", thing_type_name="lamp")
+    with pytest.raises(InvalidRequestException, match="must be deprecated"):
+        registry.call("DeleteThingType", thing_type_name="lamp")
+    registry.call("DeprecateThingType", thing_type_name="lamp")
+    registry.clock.now = START + 299
+    with pytest.raises(InvalidRequestException, match="300 seconds"):
+        registry.call("DeleteThingType", thing_type_name="lamp")
+    registry.clock.now = START + 300
+    registry.call("DeleteThingType", thing_type_name="lamp")
+    with pytest.raises(ResourceNotFoundException):
+        registry.call("DescribeThingType", thing_type_name="lamp")
+
+
+def test_a_thing_type_in_use_is_not_deleted(registry: Registry) -> None:
+    registry.call("CreateThingType", thing_type_name="lamp")
+    registry.call("CreateThing", thing_name="a", thing_type_name="lamp")
+    registry.call("DeprecateThingType", thing_type_name="lamp")
+    registry.clock.now = START + 301
+    with pytest.raises(InvalidRequestException, match="still in use"):
+        registry.call("DeleteThingType", thing_type_name="lamp")
+
+
+def test_the_257th_template_is_one_too_many(registry: Registry) -> None:
+    for number in range(256):
+        template(registry, f"t{number}")
+    with pytest.raises(LimitExceededException, match="256"):
+        template(registry, "t256")
+
+
+@pytest.mark.parametrize("kind", ["policy", "template"])
+def test_the_sixth_version_is_one_too_many(registry: Registry, kind: str) -> None:
+    if kind == "policy":
+        registry.call("CreatePolicy", policy_name="x", policy_document=ALLOW)
+        create: dict[str, Any] = {"policy_name": "x", "policy_document": ALLOW}
+        operation, delete, name = "CreatePolicyVersion", "DeletePolicyVersion", "policyVersionId"
+    else:
+        template(registry, "x")
+        create = {"template_name": "x", "template_body": BODY}
+        operation, delete = (
+            "CreateProvisioningTemplateVersion",
+            "DeleteProvisioningTemplateVersion",
+        )
+        name = "versionId"
+    ids = [registry.call(operation, **create)[name] for _ in range(4)]
+    with pytest.raises(VersionsLimitExceededException):
+        registry.call(operation, **create)
+    key = "policy_version_id" if kind == "policy" else "version_id"
+    registry.call(delete, **{key: ids[0], f"{kind}_name": "x"})
+    # an id is never used twice
+    assert str(registry.call(operation, **create)[name]) == "6"
+
+
+def test_the_eleventh_policy_of_a_certificate_is_one_too_many(registry: Registry) -> None:
+    arn = registry.certificate()["certificateArn"]
+    for number in range(11):
+        registry.call("CreatePolicy", policy_name=f"p{number}", policy_document=ALLOW)
+    for number in range(10):
+        registry.call("AttachPolicy", policy_name=f"p{number}", target=arn)
+    registry.call("AttachPolicy", policy_name="p9", target=arn)
+    with pytest.raises(LimitExceededException, match="the limit is 10"):
+        registry.call("AttachPolicy", policy_name="p10", target=arn)
+
+
+def test_groups_nest_seven_deep_and_a_thing_is_in_ten(registry: Registry) -> None:
+    parent: dict[str, str] = {}
+    for depth in range(1, 8):
+        registry.call("CreateThingGroup", thing_group_name=f"g{depth}", **parent)
+        parent = {"parent_group_name": f"g{depth}"}
+    with pytest.raises(InvalidRequestException, match="depth 8"):
+        registry.call("CreateThingGroup", thing_group_name="g8", **parent)
+    registry.call("CreateThing", thing_name="a")
+    for number in range(11):
+        registry.call("CreateThingGroup", thing_group_name=f"wide{number}")
+    for number in range(10):
+        registry.call("AddThingToThingGroup", thing_group_name=f"wide{number}", thing_name="a")
+    with pytest.raises(InvalidRequestException, match="the limit is 10"):
+        registry.call("AddThingToThingGroup", thing_group_name="wide10", thing_name="a")
+
+
+def test_a_thing_has_three_attributes_without_a_type_and_fifty_with_one(
+    registry: Registry,
+) -> None:
+    def payload(count: int) -> dict[str, Any]:
+        return {"attributes": {f"a{number}": "1" for number in range(count)}}
+
+    registry.call("CreateThing", thing_name="a", attribute_payload=payload(3))
+    with pytest.raises(InvalidRequestException, match="at most 3 attributes"):
+        registry.call("UpdateThing", thing_name="a", attribute_payload=payload(4))
+    registry.call("CreateThingType", thing_type_name="lamp")
+    update = {"thing_name": "a", "thing_type_name": "lamp"}
+    registry.call("UpdateThing", **update, attribute_payload=payload(50))
+    with pytest.raises(InvalidRequestException, match="at most 50 attributes"):
+        registry.call("UpdateThing", **update, attribute_payload=payload(51))
+    with pytest.raises(InvalidRequestException, match="at most 3 attributes"):
+        registry.call("UpdateThing", thing_name="a", remove_thing_type=True)
+
+
+def test_attributes_merge_and_an_empty_value_deletes(registry: Registry) -> None:
+    def attributes(given: dict[str, str], *, merge: bool) -> Any:
+        registry.call(
+            "UpdateThing",
+            thing_name="a",
+            attribute_payload={"attributes": given, "merge": merge},
+        )
+        return registry.call("DescribeThing", thing_name="a")["attributes"]
+
+    registry.call("CreateThing", thing_name="a", attribute_payload={"attributes": {"x": "1"}})
+    assert attributes({"y": "2"}, merge=True) == {"x": "1", "y": "2"}
+    assert attributes({"x": ""}, merge=True) == {"y": "2"}
+    assert attributes({"z": "3"}, merge=False) == {"z": "3"}
+    listed = registry.call("ListThings", attribute_name="z", attribute_value="3")["things"]
+    assert [thing["thingName"] for thing in listed] == ["a"]
+    assert registry.call("ListThings", attribute_name="y", attribute_value="2")["things"] == []
+
+
+def test_an_expected_version_that_is_not_the_version_changes_nothing(registry: Registry) -> None:
+    registry.call("CreateThing", thing_name="a")
+    with pytest.raises(VersionConflictException, match="has version 1, not the expected"):
+        registry.call("UpdateThing", thing_name="a", expected_version=2)
+    with pytest.raises(VersionConflictException):
+        registry.call("DeleteThing", thing_name="a", expected_version=2)
+    registry.call("UpdateThing", thing_name="a", expected_version=1)
+    registry.call("DeleteThing", thing_name="a", expected_version=2)
+    registry.call("DeleteThing", thing_name="a")
+
+
+def test_pages_cover_everything_once_in_either_order(registry: Registry) -> None:
+    for number in range(7):
+        registry.clock.now = START + number // 3  # several in the same instant
+        registry.certificate()
+    for ascending in (True, False):
+        found: list[str] = []
+        marker: str | None = None
+        while True:
+            more = {"marker": marker} if marker else {}
+            answer = registry.call(
+                "ListCertificates", page_size=2, ascending_order=ascending, **more
+            )
+            found += [each["certificateId"] for each in answer["certificates"]]
+            marker = answer["nextMarker"]
+            if marker is None:
+                break
+        assert len(found) == len(set(found)) == 7
+
+
+def test_a_page_token_of_another_operation_or_forged_is_refused(registry: Registry) -> None:
+    for name in ("a", "b", "c"):
+        registry.call("CreateThing", thing_name=name)
+        registry.call("CreateThingType", thing_type_name=name)
+    token = registry.call("ListThings", max_results=1)["nextToken"]
+    assert registry.call("ListThings", next_token=token)["things"][0]["thingName"] == "b"
+    forged = base64.b64encode(bytes(16) + b'["a"]').decode()
+    for bad in (forged, token[:-4] + "AAA=", "x", "äöü"):
+        with pytest.raises(InvalidRequestException, match="is not a page token of ListThings"):
+            registry.call("ListThings", next_token=bad)
+    with pytest.raises(InvalidRequestException, match="is not a page token of ListThingTypes"):
+        registry.call("ListThingTypes", next_token=token)
+
+
+def test_of_a_hundred_writers_of_one_name_one_wins(registry: Registry) -> None:
+    async def race() -> list[Any]:
+        calls = [
+            registry.start(
+                "iot",
+                "CreateThing",
+                {
+                    "thing_name": "a",
+                    "attribute_payload": {"attributes": {"writer": str(number)}},
+                },
+            )
+            for number in range(100)
+        ]
+        return list(await asyncio.gather(*calls, return_exceptions=True))
+
+    outcomes = registry.runner.run(race())
+    winners = [outcome for outcome in outcomes if isinstance(outcome, dict)]
+    losers = [each for each in outcomes if isinstance(each, ResourceAlreadyExistsException)]
+    assert (len(winners), len(losers)) == (1, 99)
+    assert {loser.members["resourceId"] for loser in losers} == {winners[0]["thingId"]}
+
+
+def test_policies_of_groups_above_count_for_the_thing_alone(registry: Registry) -> None:
+    from fleetgate.operations.admission import connection_policies
+    from fleetgate.operations.identity import Identity
+
+    registry.call("CreateThingGroup", thing_group_name="root")
+    registry.call("CreateThingGroup", thing_group_name="child", parent_group_name="root")
+    registry.call("CreateThing", thing_name="lamp")
+    registry.call("AddThingToThingGroup", thing_group_name="child", thing_name="lamp")
+    registry.call("CreatePolicy", policy_name="p", policy_document=ALLOW)
+    registry.call("AttachPolicy", policy_name="p", target=registry.arn("thinggroup/root"))
+    certificate = registry.certificate()
+    registry.call(
+        "AttachThingPrincipal", thing_name="lamp", principal=certificate["certificateArn"]
+    )
+    identity = Identity(certificate["certificateId"], None, START * 2)
+
+    def allowed(client_id: str) -> bool:
+        found = registry.runner.run(connection_policies(registry.services, identity, client_id))
+        return found.evaluate("iot:Connect", registry.arn(f"client/{client_id}")).allowed
+
+    assert allowed("lamp")
+    assert not allowed("other")
+
+
+def test_every_change_of_policies_makes_compiled_ones_stale(registry: Registry) -> None:
+    arn = registry.certificate()["certificateArn"]
+    registry.call("CreatePolicy", policy_name="p", policy_document=ALLOW)
+    registry.call("CreateThing", thing_name="a")
+    registry.call("CreateThingGroup", thing_group_name="g")
+    changes: list[tuple[str, dict[str, Any]]] = [
+        ("AttachPolicy", {"policy_name": "p", "target": arn}),
+        (
+            "CreatePolicyVersion",
+            {"policy_name": "p", "policy_document": ALLOW, "set_as_default": True},
+        ),
+        ("SetDefaultPolicyVersion", {"policy_name": "p", "policy_version_id": "1"}),
+        ("AttachThingPrincipal", {"thing_name": "a", "principal": arn}),
+        ("AddThingToThingGroup", {"thing_group_name": "g", "thing_name": "a"}),
+        ("RemoveThingFromThingGroup", {"thing_group_name": "g", "thing_name": "a"}),
+        ("DetachThingPrincipal", {"thing_name": "a", "principal": arn}),
+        ("DetachPolicy", {"policy_name": "p", "target": arn}),
+        ("DeleteThingGroup", {"thing_group_name": "g"}),
+        ("DeleteThing", {"thing_name": "a"}),
+    ]
+    for operation, params in changes:
+        before = registry.services.policy_epoch
+        registry.call(operation, **params)
+        assert registry.services.policy_epoch > before, operation
+
+
+@pytest.mark.parametrize("new_status", ["INACTIVE", "REVOKED"])
+def test_a_certificate_that_loses_its_right_loses_its_connections(
+    registry: Registry, new_status: str
+) -> None:
+    certificate_id = registry.certificate(set_as_active=True)["certificateId"]
+    registry.call("UpdateCertificate", certificate_id=certificate_id, new_status="ACTIVE")
+    assert registry.ended == []
+    registry.call("UpdateCertificate", certificate_id=certificate_id, new_status=new_status)
+    assert registry.ended == [certificate_id]
