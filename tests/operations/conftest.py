@@ -135,7 +135,7 @@ def registry(
             claim_profile=issue.CLAIM,
             token_key=bytes(32),
             rsa_keys=keys,
-            mqtt_host="gate.example",
+            host_names=("gate.example", "10.0.0.1"),
             now=clock,
             random_bytes=os.urandom,
             certificate_changed=ended.append,

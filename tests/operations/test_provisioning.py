@@ -15,6 +15,7 @@ from fleetgate.errors import (
     InvalidCertificateOwnershipTokenException,
     InvalidCsrException,
     InvalidParametersException,
+    InvalidRequestException,
     ResourceNotFoundException,
     ResourceRegistrationFailureException,
     ServiceError,
@@ -393,6 +394,18 @@ def test_a_hundred_devices_racing_for_one_thing_end_in_one_state(registry: Regis
 def test_a_csr_that_is_none_is_refused(registry: Registry) -> None:
     with pytest.raises(InvalidCsrException):
         registry.device("CreateCertificateFromCsr", certificate_signing_request="gibberish")
+
+
+@pytest.mark.parametrize("name", ["gate.example", "GATE.example.", "*.example", "10.0.0.1", "*"])
+def test_a_device_does_not_get_a_certificate_in_the_servers_name(
+    registry: Registry, name: str
+) -> None:
+    # clients that find no subjectAltName compare the common name (RFC 6125 section 6.4.4)
+    with pytest.raises(InvalidCsrException, match="the server's name"):
+        registry.device("CreateCertificateFromCsr", certificate_signing_request=csr(name))
+    with pytest.raises(InvalidRequestException, match="the server's name"):
+        registry.call("CreateCertificateFromCsr", certificate_signing_request=csr(name))
+    registry.call("CreateCertificateFromCsr", certificate_signing_request=csr("my-gate.example"))
 
 
 def test_a_new_certificate_is_admitted_only_after_registration(registry: Registry) -> None:

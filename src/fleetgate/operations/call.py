@@ -22,6 +22,7 @@ T = TypeVar("T")
 class Services:
     """What all calls share. Time and randomness come in here and nowhere else.
 
+    `host_names` are the names under which the server is reached, the first being the one to tell.
     `now` returns seconds since the epoch, `random_bytes(n)` n unpredictable bytes.
     `certificate_changed(certificate_id)` is called after a certificate lost its right to be
     connected. `policy_epoch` grows whenever any policy or attachment changed: what was compiled
@@ -35,7 +36,7 @@ class Services:
     claim_profile: Profile
     token_key: bytes
     rsa_keys: RsaKeys
-    mqtt_host: str
+    host_names: tuple[str, ...]
     now: Callable[[], float]
     random_bytes: Callable[[int], bytes]
     ownership_token_seconds: float = 3600.0

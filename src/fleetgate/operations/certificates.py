@@ -52,7 +52,7 @@ async def create_certificate_from_csr(
 ) -> dict[str, Any]:
     """CreateCertificateFromCsr: a certificate for the key and subject of the request."""
     try:
-        request = csr.parse(certificate_signing_request)
+        request = parse_csr(call, certificate_signing_request)
     except InvalidCsr as error:
         raise InvalidRequestException(error.message) from None
     facts = issue_certificate(
@@ -196,6 +196,22 @@ def load_public_key(der: bytes) -> PublicKey:
     if not isinstance(key, PublicKey):
         raise TypeError(f"a public key of type {type(key).__name__}")
     return key
+
+
+def parse_csr(call: Call, text: str) -> csr.SigningRequest:
+    """The signing request; raises InvalidCsr.
+
+    One whose common name is a name of this server is refused: the certificate, signed by the
+    authority that devices trust, would pass for the server's with clients that look at the
+    common name.
+    """
+    request = csr.parse(text)
+    host_name = csr.claimed_host(request.subject, call.services.host_names)
+    if host_name is not None:
+        raise InvalidCsr(
+            f"the common name of the subject could be taken for the server's name `{host_name}`"
+        )
+    return request
 
 
 def issue_certificate(

@@ -18,4 +18,4 @@ async def describe_endpoint(call: Call, endpoint_type: str = "iot:Data") -> dict
             f"endpointType `{endpoint_type[:120]}` is not offered by this server; "
             f"offered are {', '.join(SERVED)}"
         )
-    return {"endpointAddress": call.services.mqtt_host}
+    return {"endpointAddress": call.services.host_names[0]}

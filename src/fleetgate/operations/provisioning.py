@@ -36,9 +36,10 @@ from fleetgate.operations.certificates import (
     certificate_arn,
     issue_certificate,
     load_public_key,
+    parse_csr,
     registered,
 )
-from fleetgate.pki import csr, token
+from fleetgate.pki import token
 from fleetgate.pki.trust import CertificateFacts
 from fleetgate.store import certificates, groups, policies, templates, things
 from fleetgate.store.engine import Tx
@@ -70,7 +71,7 @@ async def create_certificate_from_csr(
 ) -> dict[str, Any]:
     """CreateCertificateFromCsr: a certificate for the CSR's key and subject, and the token."""
     try:
-        request = csr.parse(certificate_signing_request)
+        request = parse_csr(call, certificate_signing_request)
     except InvalidCsr as error:
         raise InvalidCsrException(error.message) from None
     facts = issue_certificate(

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 def main() -> None:
     """Makes key pairs for as long as they are taken."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends us
-    os.nice(5)
+    os.nice(10)
     out = sys.stdout.buffer
     try:
         while True:

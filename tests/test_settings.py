@@ -1,0 +1,84 @@
+"""Settings: option before variable before file before default, and nothing silently ignored."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleetgate.settings import SettingError, Settings, read_settings
+
+
+def test_without_anything_the_defaults_hold(tmp_path: Path) -> None:
+    assert read_settings({"data": None, "host_names": []}, {}, tmp_path) == Settings()
+
+
+def test_option_wins_over_variable_over_file(tmp_path: Path) -> None:
+    (tmp_path / "fleetgate.toml").write_text(
+        'region = "eu-west-1"\naccount = "111111111111"\nhttp = "10.0.0.1:1"\n'
+        'host_names = ["a.example", "10.0.0.2"]\nallow_reset = true\n'
+    )
+    environment = {"FLEETGATE_REGION": "eu-west-2", "FLEETGATE_ACCOUNT": "222222222222"}
+    settings = read_settings({"region": "eu-west-3"}, environment, tmp_path)
+    assert settings.region == "eu-west-3"
+    assert settings.account == "222222222222"
+    assert settings.http == ("10.0.0.1", 1)
+    assert settings.host_names == ("a.example", "10.0.0.2")
+    assert settings.allow_reset
+
+
+def test_the_file_may_be_named(tmp_path: Path) -> None:
+    file = tmp_path / "other.toml"
+    file.write_text("ownership_token_seconds = 60\n")
+    settings = read_settings({}, {"FLEETGATE_CONFIG": str(file)}, tmp_path)
+    assert settings.ownership_token_seconds == 60
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("127.0.0.1:0", ("127.0.0.1", 0)),
+        ("[::1]:8883", ("::1", 8883)),
+        ("gate.example:443", ("gate.example", 443)),
+    ],
+)
+def test_addresses_are_host_and_port(text: str, value: tuple[str, int], tmp_path: Path) -> None:
+    assert read_settings({"mqtt": text}, {}, tmp_path).mqtt == value
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"FLEETGATE_HTTP": "4566"}, "FLEETGATE_HTTP: http `4566`: HOST:PORT"),
+        ({"FLEETGATE_HTTP": "a:65536"}, "0 to 65535"),
+        ({"FLEETGATE_HTTP": "a:٣"}, "0 to 65535"),
+        ({"FLEETGATE_ACCOUNT": "12"}, "12 digits"),
+        ({"FLEETGATE_REGION": "no blanks"}, "us-east-1"),
+        ({"FLEETGATE_ALLOW_RESET": "maybe"}, "true or false"),
+        ({"FLEETGATE_HOST_NAMES": "a,,b"}, "separated by commas"),
+        ({"FLEETGATE_OWNERSHIP_TOKEN_SECONDS": "nan"}, "seconds from 1"),
+        ({"FLEETGATE_OWNERSHIP_TOKEN_SECONDS": "soon"}, "could not convert"),
+        ({"FLEETGATE_ACCESS_KEY_ID": "A" * 20}, "have to be set together"),
+        ({"FLEETGATE_CONFIG": "/nowhere/fleetgate.toml"}, "cannot be read"),
+    ],
+)
+def test_a_value_that_cannot_be_is_named(
+    variables: dict[str, str], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SettingError) as caught:
+        read_settings({}, variables, tmp_path)
+    assert words in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("acount = 1", "unknown setting `acount`"), ("= 1", "cannot be read")],
+)
+def test_a_misspelt_file_is_refused(text: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "fleetgate.toml").write_text(text)
+    with pytest.raises(SettingError, match=words):
+        read_settings({}, {}, tmp_path)
+
+
+def test_the_secret_is_not_shown(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"access_key_id": "A" * 20, "secret_access_key": "hush"}
+    assert "hush" not in repr(read_settings(given, {}, tmp_path))
