@@ -1,0 +1,224 @@
+"""The message broker inside the process: sessions by client id, subscriptions by topic filter.
+
+Everything here is synchronous, so a takeover or a delivery is never seen half done. Permissions
+are the business of the links: what arrives at `publish` may be published, and each link decides
+what its client may receive. Times are given by the caller, all from one monotonic clock.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+
+from fleetgate.broker.deadlines import Deadlines
+from fleetgate.broker.session import Backlog, Granted, Limits, Link, Message, Session, Will
+from fleetgate.mqtt.topics import Subscriptions
+
+logger = logging.getLogger("fleetgate.broker")
+
+_TRAVELLING: Final = (
+    "payload_format_indicator",
+    "content_type",
+    "response_topic",
+    "correlation_data",
+    "user_property",
+)
+"""The properties that are passed on unaltered (MQTT 5.0 section 3.3.2.3)."""
+
+_OVERHEAD: Final = 200  # bytes of the objects round a message, roughly
+
+
+class Router:
+    """Sessions and their subscriptions; see the module."""
+
+    def __init__(self, deadlines: Deadlines, limits: Limits | None = None) -> None:
+        self._deadlines = deadlines
+        self._limits = limits or Limits()
+        self._backlog = Backlog(self._limits.all_queued_bytes)
+        self._sessions: dict[str, Session] = {}
+        self._subscriptions: Subscriptions[Session, Granted] = Subscriptions()
+        self._offline = 0
+
+    def open(
+        self,
+        client_id: str,
+        link: Link,
+        *,
+        clean: bool,
+        expiry_interval: float,
+        will: Will | None,
+        now: float,
+    ) -> tuple[Session, bool]:
+        """Attach `link` to the session of `client_id`; the session, and whether it was there.
+
+        A connection that has the session is told to close. `clean` ends what was there.
+        Source: MQTT 5.0 sections 3.1.2.4 and 3.1.4, 3.1.3.2.2 for the will.
+        """
+        session = self._sessions.get(client_id)
+        if session is not None:
+            if session.link is not None:
+                self._take_over(session)
+            else:
+                self._offline -= 1
+                if session.expires_at is not None and session.expires_at <= now:
+                    session.expiry_interval = 0.0
+            if clean or session.expiry_interval == 0:
+                self._end(session)
+                session = None
+        present = session is not None
+        if session is None:
+            session = Session(client_id, self._limits, self._backlog, self._due)
+            self._sessions[client_id] = session
+        self._deadlines.clear(session)
+        session.expires_at = session.will_at = None
+        session.expiry_interval = expiry_interval
+        session.will = will
+        session.link = link
+        return session, present
+
+    def close(
+        self,
+        session: Session,
+        link: Link,
+        *,
+        with_will: bool,
+        now: float,
+        expiry_interval: float | None = None,
+    ) -> None:
+        """`link` is closed. Nothing happens when another one has taken the session over.
+
+        `expiry_interval` replaces the one given at `open`. Without `with_will` the will is
+        forgotten.
+        """
+        if session.link is not link:
+            return
+        session.detach()
+        self._offline += 1
+        if expiry_interval is not None:
+            session.expiry_interval = expiry_interval
+        if not with_will:
+            session.will = None
+        if session.expiry_interval > 0 and self._offline > self._limits.offline_sessions:
+            logger.warning(
+                "event=session-not-kept client=%r cause='%d sessions without a connection'",
+                session.client_id,
+                self._limits.offline_sessions,
+            )
+            session.expiry_interval = 0.0
+        if session.expiry_interval == 0:
+            self._offline -= 1
+            self._end(session)
+            return
+        session.expires_at = now + session.expiry_interval
+        if session.will is not None:
+            session.will_at = now + session.will.delay
+            if session.will.delay == 0:
+                self._release(session)
+        self._deadlines.set(session, _next(session))
+
+    def subscribe(self, session: Session, topic_filter: str, granted: Granted) -> None:
+        """Subscribe, or change the options of a subscription."""
+        session.filters[topic_filter] = granted
+        self._subscriptions.add(topic_filter, session, granted)
+
+    def unsubscribe(self, session: Session, topic_filter: str) -> bool:
+        """Unsubscribe. False when there was no such subscription."""
+        self._subscriptions.remove(topic_filter, session)
+        return session.filters.pop(topic_filter, None) is not None
+
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        qos: int,
+        properties: Mapping[str, Any],
+        *,
+        publisher: str,
+        now: float,
+    ) -> int:
+        """Bring a message to every session that subscribes to `topic`, once; to how many.
+
+        When several filters of a session match, it gets the message at the highest QoS among
+        them (MQTT 5.0 section 3.3.4).
+        """
+        found = self._subscriptions.match(topic)
+        if not found:
+            return 0
+        targets: dict[Session, int] = {}
+        for session, granted in found:
+            if granted.no_local and session.client_id == publisher:
+                continue
+            targets[session] = max(targets.get(session, 0), min(qos, granted.qos))
+        message = _message(topic, payload, properties, publisher, now)
+        for session, granted_qos in targets.items():
+            session.offer(message, granted_qos, now)
+        return len(targets)
+
+    def clear(self) -> None:
+        """Forget the sessions that have no connection, wills included."""
+        for session in [each for each in self._sessions.values() if each.link is None]:
+            session.will = None
+            self._offline -= 1
+            self._end(session)
+
+    def __len__(self) -> int:
+        """How many sessions there are."""
+        return len(self._sessions)
+
+    def _take_over(self, session: Session) -> None:
+        old, will = session.link, session.will
+        session.detach()
+        # With a delay the will is not sent: the client is back before that has passed.
+        if will is not None and will.delay > 0 and session.expiry_interval > 0:
+            session.will = None
+        self._release(session)
+        if old is not None:
+            old.taken_over()
+
+    def _release(self, session: Session) -> None:
+        will, session.will, session.will_at = session.will, None, None
+        if will is not None:
+            will.release()
+
+    def _end(self, session: Session) -> None:
+        self._deadlines.clear(session)
+        for topic_filter in session.filters:
+            self._subscriptions.remove(topic_filter, session)
+        session.filters.clear()
+        session.clear()
+        del self._sessions[session.client_id]
+        self._release(session)
+
+    def _due(self, session: Session, now: float) -> float | None:
+        if session.link is not None:
+            return None
+        if session.expires_at is not None and session.expires_at <= now:
+            self._offline -= 1
+            self._end(session)
+            return None
+        if session.will_at is not None and session.will_at <= now:
+            self._release(session)
+        return _next(session)
+
+
+def _next(session: Session) -> float:
+    times = [at for at in (session.expires_at, session.will_at) if at is not None]
+    return min(times)
+
+
+def _message(
+    topic: str, payload: bytes, properties: Mapping[str, Any], publisher: str, now: float
+) -> Message:
+    size = _OVERHEAD + len(topic) + len(payload)
+    if not properties:
+        return Message(topic, payload, properties, None, publisher, size)
+    passed = {name: properties[name] for name in _TRAVELLING if name in properties}
+    for value in passed.values():
+        if isinstance(value, list):
+            size += sum(_OVERHEAD + len(key) + len(text) for key, text in value)
+        elif isinstance(value, (str, bytes)):
+            size += len(value)
+    lifetime = properties.get("message_expiry_interval")
+    expires_at = None if lifetime is None else now + lifetime
+    return Message(topic, payload, passed, expires_at, publisher, size)

@@ -1,0 +1,478 @@
+"""One MQTT connection of a device, from CONNECT to its end.
+
+Bytes come from a `TlsConnection`, go through the MQTT core and become packets in `_inbox`.
+Packets are worked off one after the other while the connection is READY. Two things take time
+and stop that: admission (OPENING, a look into the registry) and loading policies again after
+some have changed (REFRESHING). Meanwhile nothing more is read from the client; acknowledgements
+are an exception and always count at once.
+
+Policies are loaded at CONNECT. Whenever the epoch has moved on since, they are loaded again
+before the next packet is worked off or message delivered. What was waiting then needs no
+further load, so a server whose policies change all the time goes on working.
+
+Answers to provisioning requests are made in `fleetgate.gateway.answers`, the rules of the single
+packets are in `fleetgate.gateway.requests`. Whatever ends the connection goes through `_end`,
+once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from enum import IntEnum
+from typing import Final
+
+from fleetgate.broker.router import Router
+from fleetgate.broker.session import DONE, Message, Session
+from fleetgate.domain.policy import RECEIVE
+from fleetgate.errors import ProtocolError
+from fleetgate.gateway import opening, requests, wills
+from fleetgate.gateway.answers import Answers
+from fleetgate.gateway.rights import Rights, admit
+from fleetgate.gateway.services import MAX_CONNECT, MAX_PACKET, WINDOW, Services
+from fleetgate.gateway.shared import Shared
+from fleetgate.gateway.tls import TlsConnection
+from fleetgate.mqtt import packets
+from fleetgate.mqtt.connection import Connection, Role, State
+from fleetgate.mqtt.packets import Connack, Connect, Disconnect, Packet, Puback, Publish
+from fleetgate.mqtt.reasons import Reason
+from fleetgate.names import certificate_id
+
+logger = logging.getLogger("fleetgate.gateway")
+
+_BATCH: Final = 16384  # bytes; one TLS record
+
+
+class Phase(IntEnum):
+    """Where an `MqttConnection` is in its life. READY and REFRESHING take turns."""
+
+    NEW = 0
+    OPENING = 1
+    READY = 2
+    REFRESHING = 3
+    ENDED = 4
+
+
+class MqttConnection:
+    """See the module. The application of a `TlsConnection`, the link of a session.
+
+    `requests` and `answers` use what is public; `certificate_id` and `client_id` are for logs too.
+    """
+
+    __slots__ = (
+        "_answers",
+        "_core",
+        "_corked",
+        "_deadline",
+        "_expiry_interval",
+        "_heard",
+        "_inbox",
+        "_keep_alive",
+        "_out",
+        "_out_bytes",
+        "_phase",
+        "_refreshing",
+        "_rights",
+        "_shared",
+        "_stopped",
+        "_valid_until",
+        "_worked_off",
+        "certificate_id",
+        "client_id",
+        "session",
+        "tls",
+    )
+
+    def __init__(self, tls: TlsConnection, shared: Shared) -> None:
+        self.tls = tls
+        self._shared = shared
+        self._core = Connection(
+            Role.SERVER, max_packet_size=MAX_PACKET, max_connect_size=MAX_CONNECT
+        )
+        self._answers: Answers | None = None
+        self._corked = False
+        self._expiry_interval: float | None = None
+        self._heard = shared.services.clock()
+        self._deadline = self._heard + shared.connect_timeout
+        self._inbox: list[Packet] = []  # an empty deque takes ten times as much memory
+        self._worked_off = 0
+        self._keep_alive = 0.0
+        self._out: list[bytes] = []
+        self._out_bytes = 0
+        self._phase = Phase.NEW
+        self._refreshing: asyncio.Task[None] | None = None
+        self._rights: Rights | None = None
+        self._stopped = False
+        self._valid_until = 0.0
+        self.certificate_id = certificate_id(tls.certificate)
+        self.client_id = ""
+        self.session: Session | None = None
+        # Known by its certificate before the registry is asked, so that a certificate which is
+        # deactivated at that very moment is not missed.
+        shared.by_certificate.setdefault(self.certificate_id, set()).add(self)
+        tls.wake_at(self._deadline)
+
+    @property
+    def services(self) -> Services:
+        """The functions behind the gateway."""
+        return self._shared.services
+
+    @property
+    def router(self) -> Router:
+        """The broker."""
+        return self._shared.router
+
+    @property
+    def version(self) -> packets.Version | None:
+        """4 or 5, None before CONNECT."""
+        return self._core.version
+
+    @property
+    def open(self) -> bool:
+        """CONNECT has been accepted and nothing has ended the connection."""
+        return self._phase in (Phase.READY, Phase.REFRESHING)
+
+    # --- called by TLS -----------------------------------------------------------------------
+
+    def received(self, data: bytes) -> None:
+        """See `fleetgate.gateway.tls.Application`."""
+        self._heard = self.services.clock()
+        self._corked = True
+        try:
+            for packet in self._core.receive(data):
+                if type(packet) is Puback:
+                    self._acknowledged(packet.packet_id)
+                else:
+                    self._inbox.append(packet)
+            self._work()
+        except ProtocolError as error:
+            self._broken(error)
+        finally:
+            self._corked = False
+            self._flush()
+
+    def writable(self) -> None:
+        """See `fleetgate.gateway.tls.Application`."""
+        if self.session is not None:
+            self.session.pump(self.services.clock())
+
+    def due(self, now: float) -> float | None:
+        """See `fleetgate.gateway.tls.Application`."""
+        if self._phase is Phase.ENDED:
+            return None
+        if not self.open:
+            if now < self._deadline:
+                return self._deadline
+            what = "no CONNECT" if self._phase is Phase.NEW else "not admitted"
+            self.fail(Reason.UNSPECIFIED_ERROR, f"{what} within {self._shared.connect_timeout:g} s")
+            return None
+        if self._expired(now):
+            return None
+        silent_until = self._heard + 1.5 * self._keep_alive  # MQTT 5.0 section 3.1.2.10
+        if now >= silent_until:
+            self.fail(Reason.KEEP_ALIVE_TIMEOUT, "keep-alive timeout")
+            return None
+        return min(silent_until, self._valid_until)
+
+    def lost(self, cause: str) -> None:
+        """See `fleetgate.gateway.tls.Application`."""
+        if self._phase is not Phase.ENDED:
+            self._log("disconnected", cause)
+            self._end(with_will=True)
+
+    # --- called by the gateway ---------------------------------------------------------------
+
+    def stop(self) -> asyncio.Task[None] | None:
+        """Take no more packets; the task that finishes what has been begun, if any."""
+        self._stopped = True
+        return self._answers.task if self._answers is not None else None
+
+    def fail(self, reason: int, message: str, *, with_will: bool = True) -> None:
+        """End the connection for `reason` (a code of MQTT 5.0 section 3.14.2.1)."""
+        if self._phase is Phase.ENDED:
+            return
+        self._log("disconnected" if self.open else "refused", message, reason)
+        try:
+            if not self.open and self.version is not None:
+                self.send(opening.refusal(self.version, reason, message))
+            elif self.version == 5:
+                self.send(Disconnect(reason, {"reason_string": message[:500]}))
+        except ProtocolError as error:  # larger than the client takes
+            self._log("no-farewell", error.message)
+        self._end(with_will=with_will)
+
+    # --- called by the session ---------------------------------------------------------------
+
+    @property
+    def congested(self) -> bool:
+        """See `fleetgate.broker.session.Link`."""
+        return self.tls.congested
+
+    def deliver(self, message: Message, qos: int) -> int | None:
+        """See `fleetgate.broker.session.Link`."""
+        if self._phase is not Phase.READY or self.tls.congested:
+            return None
+        now = self.services.clock()
+        if now >= self._valid_until or (qos and not self._has_room()):
+            return None
+        if self.rights.stale:
+            self._refresh()
+            return None
+        decision = self.rights.decide(RECEIVE, "topic/" + message.topic)
+        if not decision.allowed:
+            logger.debug(
+                "event=not-delivered client=%r topic=%r cause=%r",
+                self.client_id,
+                message.topic,
+                decision.reason,
+            )
+            return DONE
+        properties: packets.Properties = {}
+        if self.version == 5:
+            properties.update(message.properties)
+            if message.expires_at is not None:
+                properties["message_expiry_interval"] = max(1, int(message.expires_at - now))
+        return self.publish(message.topic, message.payload, qos, properties)
+
+    def taken_over(self) -> None:
+        """See `fleetgate.broker.session.Link`."""
+        self.fail(Reason.SESSION_TAKEN_OVER, "the client id is used by another connection")
+
+    # --- for requests and answers ------------------------------------------------------------
+
+    @property
+    def window(self) -> int:
+        """How many more messages of QoS 1 the client takes now."""
+        unacknowledged = self._core.peer_receive_maximum - self._core.send_quota
+        return min(self._core.peer_receive_maximum, WINDOW) - unacknowledged
+
+    def send(self, packet: Packet) -> None:
+        """Send `packet`, unless one side has said goodbye. Raises ProtocolError.
+
+        What is sent in one turn of the loop leaves together: one TLS record, one system call.
+        """
+        if self._core.state is State.CLOSED:
+            return
+        data = self._core.send(packet)
+        self._out.append(data)
+        self._out_bytes += len(data)
+        if self._out_bytes > _BATCH:
+            self._flush()
+        elif not self._corked and len(self._out) == 1:
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def publish(self, topic: str, payload: bytes, qos: int, properties: packets.Properties) -> int:
+        """Send a message; its packet identifier, or `DONE` when none comes back."""
+        packet_id = self._core.next_packet_id() if qos else None
+        try:
+            self.send(Publish(topic, payload, qos, False, False, packet_id, properties))
+        except ProtocolError as error:  # larger than the client takes (MQTT 5.0 3.1.2.11.4)
+            self._log("not-delivered", error.message)
+            return DONE
+        return packet_id or DONE
+
+    @property
+    def rights(self) -> Rights:
+        """Who the client is and what it may do. Known as soon as packets are handled."""
+        assert self._rights is not None  # noqa: S101
+        return self._rights
+
+    async def refreshed(self) -> bool:
+        """Wait until policies are known that are as new as this call; is it open still?"""
+        if self.open and self.rights.stale:
+            self._refresh()
+        if self._refreshing is not None:
+            await self._refreshing
+        return self.open
+
+    def answer(self, topic: str, payload: bytes) -> None:
+        """Have a provisioning request answered. Raises ProtocolError when there are too many."""
+        if self._answers is None:
+            self._answers = Answers(self, self._shared.spawn)
+        self._answers.add(topic, payload)
+
+    def goodbye(self, *, with_will: bool, expiry_interval: float | None) -> None:
+        """The client has sent DISCONNECT."""
+        self._expiry_interval = expiry_interval
+        self._log("disconnected", "by the client")
+        self._end(with_will=with_will)
+
+    # --- opening -----------------------------------------------------------------------------
+
+    def _connect(self, connect: Connect) -> None:
+        self.client_id = connect.client_id
+        try:
+            opening.check(connect)
+        except ProtocolError as error:
+            self.fail(error.reason, error.message)
+            return
+        self._phase = Phase.OPENING
+        self._shared.spawn(self._open(connect))
+
+    async def _open(self, connect: Connect) -> None:
+        terms = opening.terms(connect, secrets.token_hex(16))
+        self.client_id = terms.client_id
+        try:
+            rights = await admit(self.services, self.tls.certificate, terms.client_id)
+        except ProtocolError as error:
+            self.fail(error.reason, error.message)
+            return
+        if self._phase is not Phase.OPENING:
+            return  # the client has not waited, or the certificate was deactivated meanwhile
+        if self._stopped:
+            self.fail(Reason.SERVER_SHUTTING_DOWN, "the server is stopping")
+            return
+        self._rights, identity = rights, rights.identity
+        now = self.services.clock()
+        self._keep_alive = terms.keep_alive
+        self._valid_until = now + identity.not_after - self.services.wall()
+        self.session, present = self.router.open(
+            terms.client_id,
+            self,
+            clean=connect.clean_start,
+            expiry_interval=terms.expiry_interval,
+            will=wills.will_of(connect, identity, self.client_id, self._shared),
+            now=now,
+        )
+        self._phase = Phase.READY
+        self.tls.wake_at(self._valid_until)
+        logger.info(
+            "event=connected client=%r certificate=%s peer=%s mqtt=%s keep_alive=%d "
+            "expiry_interval=%d session_present=%d",
+            *(self.client_id, self.certificate_id, self.tls.peer),
+            *("5" if connect.version == 5 else "3.1.1", terms.keep_alive),
+            *(terms.expiry_interval, present),
+        )
+        self._resume(Connack(present, 0, terms.properties))
+
+    # --- working -----------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        """Work off the inbox as far as that is possible now."""
+        inbox = self._inbox
+        while self._worked_off < len(inbox) and not self._stopped:
+            if self._phase is Phase.READY:
+                if self._expired(self._heard):
+                    break
+                if self.rights.stale:
+                    self._refresh()
+                    break
+                self._worked_off += 1
+                requests.handle(self, inbox[self._worked_off - 1])
+            elif self._phase is Phase.NEW and type(connect := inbox[0]) is Connect:
+                self._worked_off = 1
+                self._connect(connect)
+            else:
+                break
+        if self._worked_off == len(inbox):
+            inbox.clear()
+            self._worked_off = 0
+        if self._phase in (Phase.OPENING, Phase.REFRESHING):
+            self.tls.hold()
+
+    def _resume(self, first: Connack | None = None) -> None:
+        """Go on after OPENING or REFRESHING."""
+        self.tls.release()
+        self._corked = True
+        try:
+            if first is not None:
+                self.send(first)
+            self._work()
+            if self.session is not None:
+                self.session.pump(self.services.clock())
+        except ProtocolError as error:
+            self._broken(error)
+        finally:
+            self._corked = False
+            self._flush()
+
+    def _refresh(self) -> None:
+        if self._phase is Phase.READY:
+            self._phase = Phase.REFRESHING
+            self.tls.hold()
+            self._refreshing = self._shared.spawn(self._load_policies())
+
+    async def _load_policies(self) -> None:
+        rights = self.rights
+        try:
+            await rights.load()
+        except Exception:
+            logger.exception("event=policies-not-loaded certificate=%s", self.certificate_id)
+            self.fail(Reason.UNSPECIFIED_ERROR, "the server cannot tell what is allowed")
+            return
+        self._refreshing = None
+        if self._phase is Phase.REFRESHING:
+            self._phase = Phase.READY
+            rights.fresh = True
+            try:
+                self._resume()
+            finally:
+                rights.fresh = False
+
+    def _expired(self, now: float) -> bool:
+        """End the connection if its certificate has come to its end."""
+        if now < self._valid_until:
+            return False
+        self.fail(Reason.NOT_AUTHORIZED, "the certificate has expired")
+        return True
+
+    def _has_room(self) -> bool:
+        """May a message of the session be sent? An answer that waits goes first."""
+        return self.window > 0 and (self._answers is None or not self._answers.waiting)
+
+    def _acknowledged(self, packet_id: int) -> None:
+        if self.session is not None:
+            self.session.acknowledge(packet_id)
+            if self._answers is not None:
+                self._answers.acknowledged()
+            self.session.pump(self.services.clock())
+
+    def _flush(self) -> None:
+        if self._out:
+            data = b"".join(self._out)
+            self._out.clear()
+            self._out_bytes = 0
+            self.tls.write(data)
+
+    # --- ending ------------------------------------------------------------------------------
+
+    def _broken(self, error: ProtocolError) -> None:
+        """The client broke the rules of MQTT."""
+        if self._phase is Phase.ENDED:
+            return
+        self._log("disconnected" if self.open else "refused", error.message, error.reason)
+        self._out.append(self._core.closing(error))
+        self._end(with_will=True)
+
+    def _end(self, *, with_will: bool) -> None:
+        self._phase = Phase.ENDED
+        self._inbox.clear()
+        self._worked_off = 0
+        self._flush()
+        self.tls.close()
+        members = self._shared.by_certificate[self.certificate_id]
+        members.discard(self)
+        if not members:
+            del self._shared.by_certificate[self.certificate_id]
+        if self._answers is not None:
+            self._answers.end()
+        if self.session is not None:
+            self.router.close(
+                self.session,
+                self,
+                with_will=with_will,
+                now=self.services.clock(),
+                expiry_interval=self._expiry_interval,
+            )
+
+    def _log(self, event: str, cause: str, reason: int | None = None) -> None:
+        logger.info(
+            "event=%s client=%r certificate=%s peer=%s%s cause=%r",
+            event,
+            self.client_id,
+            self.certificate_id,
+            self.tls.peer,
+            "" if reason is None else f" reason=0x{reason:02x}",
+            cause,
+        )

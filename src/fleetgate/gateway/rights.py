@@ -1,0 +1,67 @@
+"""What a connected client may do: its identity, and the policies it has at the moment."""
+
+from __future__ import annotations
+
+import logging
+
+from fleetgate.domain.policy import CONNECT, Decision
+from fleetgate.errors import ProtocolError
+from fleetgate.gateway.services import Services
+from fleetgate.mqtt.reasons import Reason
+from fleetgate.names import certificate_id
+from fleetgate.operations.admission import NotAdmitted
+from fleetgate.operations.identity import Identity
+
+logger = logging.getLogger("fleetgate.gateway")
+
+
+class Rights:
+    """An identity under a client id, with its policies.
+
+    `fresh` is set by the owner while it works off what had to wait for `load`.
+    """
+
+    __slots__ = ("_client_id", "_epoch", "_policies", "_services", "fresh", "identity")
+
+    def __init__(self, services: Services, identity: Identity, client_id: str) -> None:
+        self._services = services
+        self._client_id = client_id
+        self.identity = identity
+        self.fresh = False
+
+    async def load(self) -> None:
+        """Load the policies. Raises what the registry raises."""
+        epoch = self._services.policy_epoch()
+        self._policies = await self._services.policies(self.identity, self._client_id)
+        self._epoch = epoch
+
+    @property
+    def stale(self) -> bool:
+        """Have policies changed since `load`?"""
+        return self._epoch != self._services.policy_epoch() and not self.fresh
+
+    def decide(self, action: str, resource: str) -> Decision:
+        """May the client do `action` on `resource`, e.g. ``topic/a/b``?"""
+        return self._policies.evaluate(action, self._services.account.arn(resource))
+
+
+async def admit(services: Services, certificate: bytes, client_id: str) -> Rights:
+    """Ask the registry about `certificate` (DER), and its policies about iot:Connect.
+
+    Raises ProtocolError, whose reason is that of CONNACK, when the answer is no or there is
+    none.
+    """
+    try:
+        rights = Rights(services, await services.admit(certificate), client_id)
+        await rights.load()
+    except NotAdmitted as error:
+        raise ProtocolError(Reason.NOT_AUTHORIZED, error.message) from None
+    except Exception as error:
+        logger.exception("event=admission-failed certificate=%s", certificate_id(certificate))
+        raise ProtocolError(
+            Reason.UNSPECIFIED_ERROR, "the server cannot tell who may connect"
+        ) from error
+    decision = rights.decide(CONNECT, "client/" + client_id)
+    if not decision.allowed:
+        raise ProtocolError(Reason.NOT_AUTHORIZED, decision.reason)
+    return rights
