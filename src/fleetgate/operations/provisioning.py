@@ -112,10 +112,10 @@ async def register_thing(
         raise AccessDeniedException(
             f"the temporary claim is for template `{claim_template}`, not `{template_name}`"
         )
-    resources, changed = await call.write(
+    resources, regrouped = await call.write(
         _register, call, template_name, ownership.certificate_id, parameters or {}
     )
-    if changed:
+    if regrouped:
         call.policies_changed()
     return {
         "deviceConfiguration": dict(resources.device_configuration),
@@ -126,7 +126,12 @@ async def register_thing(
 def _register(
     tx: Tx, call: Call, template_name: str, certificate_id: str, parameters: Mapping[str, str]
 ) -> tuple[Resources, bool]:
-    """The whole registration, inside one transaction; tells whether anything changed."""
+    """The whole registration, inside one transaction.
+
+    Tells, beside what was built, whether policies of open connections may have changed by it:
+    only if a thing that was there already changed its groups. The certificate itself, with
+    policies of its own, has not been able to connect before.
+    """
     certificate = certificates.find_certificate(tx, certificate_id)
     if certificate is None:
         raise InvalidCertificateOwnershipTokenException(
@@ -151,12 +156,16 @@ def _register(
         raise InvalidParametersException(
             f"the device configuration has {size} bytes as JSON; the limit is {MAX_CONFIGURATION}"
         )
-    steps = domain.plan(resources, _existing(tx, call, resources, certificate))
+    existing = _existing(tx, call, resources, certificate)
+    steps = domain.plan(resources, existing)
     for step in steps:
         _apply(tx, call, step)
     if certificate.template_name is None:
         certificates.update_certificate_registration(tx, certificate_id, template_name, thing_name)
-    return resources, bool(steps)
+    groups_changed = any(
+        isinstance(step, domain.AddThingToGroup | domain.RemoveThingFromGroup) for step in steps
+    )
+    return resources, groups_changed and existing.thing is not None
 
 
 def _check_use(

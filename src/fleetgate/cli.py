@@ -1,0 +1,276 @@
+"""The command line. It stays thin: options in, one call, errors as one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from fleetgate import __version__
+from fleetgate.errors import Error
+
+app = typer.Typer(
+    help="AWS IoT device provisioning that you can run yourself.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Data = Annotated[
+    Path | None,
+    typer.Option(help="Data directory. [env: FLEETGATE_DATA; default: ./fleetgate-data]"),
+]
+
+
+class LogLevel(StrEnum):
+    """How much the server says on standard error."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+def main() -> None:
+    """The ``fleetgate`` command."""
+    try:
+        app()
+    except Error as error:
+        _fail(error.message)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"fleetgate: {message}", err=True)
+    sys.exit(1)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fleetgate {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """AWS IoT device provisioning that you can run yourself."""
+
+
+@app.command()
+def serve(
+    data: Data = None,
+    http: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Where the HTTP API listens. [env: FLEETGATE_HTTP; default: 127.0.0.1:4566]",
+        ),
+    ] = None,
+    mqtt: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Where devices connect by MQTT over mutual TLS. "
+            "[env: FLEETGATE_MQTT; default: 127.0.0.1:8883]",
+        ),
+    ] = None,
+    host_name: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A DNS name or IP address under which devices reach the server; repeatable, the "
+            "first is what DescribeEndpoint answers. "
+            "[env: FLEETGATE_HOST_NAMES, separated by commas; default: localhost]",
+        ),
+    ] = None,
+    account: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID", help="AWS account id. [env: FLEETGATE_ACCOUNT; default: 000000000000]"
+        ),
+    ] = None,
+    region: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="AWS region. [env: FLEETGATE_REGION; default: us-east-1]"
+        ),
+    ] = None,
+    allow_reset: Annotated[
+        bool,
+        typer.Option(
+            "--allow-reset",
+            help="Let POST /_fleetgate/reset empty the registry. [env: FLEETGATE_ALLOW_RESET]",
+        ),
+    ] = False,
+    log_level: Annotated[
+        LogLevel, typer.Option(help="How much to say on standard error.")
+    ] = LogLevel.INFO,
+) -> None:
+    """Run the server until it is stopped by SIGTERM or Ctrl-C.
+
+    Settings come from these options, from FLEETGATE_* variables, and from fleetgate.toml.
+    """
+    started = time.monotonic()
+    from fleetgate.gateway import openssl
+
+    openssl.load()  # before anything imports `cryptography`
+    import asyncio
+
+    import uvloop
+
+    from fleetgate.data_directory import Endpoints
+    from fleetgate.server import configure_logging
+    from fleetgate.server import serve as run
+    from fleetgate.settings import read_settings
+
+    given = {
+        "data": data,
+        "http": http,
+        "mqtt": mqtt,
+        "host_names": host_name,
+        "account": account,
+        "region": region,
+        "allow_reset": allow_reset or None,
+    }
+    settings = read_settings(given, os.environ, Path.cwd())
+    configure_logging(log_level.upper())
+
+    def ready(endpoints: Endpoints, path: Path) -> None:
+        typer.echo(f"fleetgate {__version__}, account {settings.account}, {settings.region}")
+        typer.echo(f"  HTTP  {endpoints.http_url}")
+        typer.echo(
+            f"  MQTT  {endpoints.mqtt_host}:{endpoints.mqtt_port} "
+            f"(mutual TLS, CA {endpoints.ca_file})"
+        )
+        typer.echo(f"  data  {path}")
+        shown = shlex.quote(str(settings.data))
+        typer.echo(f'  next  eval "$(fleetgate env --data {shown})" && aws iot list-things')
+        typer.echo(f"ready in {time.monotonic() - started:.2f} s")
+        sys.stdout.flush()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run(settings, ready))
+
+
+@app.command()
+def env(data: Data = None) -> None:
+    """Print shell settings with which aws, boto3 and the SDKs talk to a running server.
+
+    Use it as: eval "$(fleetgate env)"
+    """
+    from fleetgate.data_directory import read_credentials, read_endpoints
+    from fleetgate.settings import read_settings
+
+    settings = read_settings({"data": data}, os.environ, Path.cwd())
+    path = settings.data.absolute()
+    endpoints = read_endpoints(path)
+    credentials = read_credentials(path)
+    values = {
+        "AWS_ENDPOINT_URL": endpoints.http_url,
+        "AWS_ACCESS_KEY_ID": credentials.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": credentials.secret_access_key,
+        "AWS_REGION": endpoints.region,
+        "AWS_DEFAULT_REGION": endpoints.region,
+        "FLEETGATE_MQTT_HOST": endpoints.mqtt_host,
+        "FLEETGATE_MQTT_PORT": str(endpoints.mqtt_port),
+        "FLEETGATE_MQTT_CA": endpoints.ca_file,
+    }
+    # what is left over from elsewhere would win over the keys above
+    typer.echo("unset AWS_SESSION_TOKEN AWS_PROFILE AWS_ENDPOINT_URL_IOT")
+    for name, value in values.items():
+        typer.echo(f"export {name}={shlex.quote(value)}")
+
+
+@app.command()
+def operations() -> None:
+    """List the operations this server serves."""
+    from fleetgate.operations.dispatch import SERVED
+
+    doors = {"iot": "HTTP (AWS IoT API)", "provisioning": "MQTT (device provisioning API)"}
+    for service, functions in SERVED.items():
+        typer.echo(f"{doors[service]}:")
+        for name in sorted(functions):
+            typer.echo(f"  {name}")
+
+
+@app.command()
+def provision(
+    endpoint: Annotated[
+        str, typer.Option(metavar="HOST[:PORT]", help="The server; the port is 8883 by default.")
+    ],
+    ca: Annotated[Path, typer.Option(metavar="F", help="The CA that the server is trusted by.")],
+    cert: Annotated[Path, typer.Option(metavar="F", help="The claim certificate.")],
+    key: Annotated[Path, typer.Option(metavar="F", help="The claim's private key.")],
+    template: Annotated[str, typer.Option(metavar="NAME", help="The provisioning template.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the new identity goes.")],
+    parameters: Annotated[
+        str, typer.Option(metavar="JSON", help="The template's parameters, text to text.")
+    ] = "{}",
+    keys: Annotated[
+        bool, typer.Option("--keys", help="Let the server make the key instead of sending a CSR.")
+    ] = False,
+) -> None:
+    """Give this device an identity of its own: claim in, key, certificate and thing out."""
+    from fleetgate.device.provision import provision as run
+
+    host, port = _endpoint(endpoint)
+    result = run(
+        endpoint=host,
+        port=port,
+        ca=ca,
+        claim_cert=cert,
+        claim_key=key,
+        template=template,
+        parameters=_parameters(parameters),
+        out=out,
+        keys=keys,
+        progress=lambda step, message: typer.echo(f"{step:<10} {message}"),
+    )
+    typer.echo(f"thing         {result.thing_name or '(the template names none)'}")
+    typer.echo(f"certificate   {result.certificate_id}")
+    typer.echo(f"files         {out}")
+
+
+@app.command()
+def demo(
+    devices: Annotated[int, typer.Option(min=1, max=1000, help="How many devices.")] = 6,
+) -> None:
+    """Show the main job: start a server, provision devices over mutual TLS, show what came out.
+
+    Everything happens in a temporary directory; no account, no network and no server are needed.
+    """
+    from fleetgate.demo import run
+
+    sys.exit(run(devices))
+
+
+def _endpoint(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or (":" in host and not host.startswith("[")):
+        host, port = text, "8883"
+    if not port.isdigit() or not 0 < int(port) < 65536:
+        raise Error(f"--endpoint `{text}`: HOST or HOST:PORT is expected")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _parameters(text: str) -> dict[str, str]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise Error(f"--parameters is not JSON: {error}") from None
+    if not isinstance(value, dict) or not all(isinstance(each, str) for each in value.values()):
+        raise Error("--parameters has to be a JSON object of text to text")
+    return value

@@ -1,0 +1,288 @@
+"""The wiring: everything a server is made of, on one screen."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+import importlib.util
+import logging
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+
+import msgspec
+import uvicorn
+
+from fleetgate import data_directory
+from fleetgate.data_directory import Credentials, DataDirectoryError, Endpoints
+from fleetgate.errors import Error
+from fleetgate.gateway import services as gateway_services
+from fleetgate.gateway.mqtt import Gateway
+from fleetgate.gateway.reserved import Reserved
+from fleetgate.gateway.rest import Rest
+from fleetgate.gateway.tls_context import server_context
+from fleetgate.names import Account
+from fleetgate.operations import admission, provisioning
+from fleetgate.operations.call import Services
+from fleetgate.operations.rsa_keys import RsaKeys
+from fleetgate.pki import issue, token, trust
+from fleetgate.settings import Address, Settings
+from fleetgate.store.engine import Store, Tx, add_setting, find_setting
+from fleetgate.wire.model import Service
+
+log = logging.getLogger("fleetgate.server")
+
+GRACE = 5.0
+"""Seconds that answers in flight are given when the server stops."""
+
+SWEEP_INTERVAL = 30.0
+"""Seconds between two looks for certificates whose ownership token ended unused."""
+
+
+def load_iot_model() -> Service:
+    """AWS's own description of the ``iot`` API, from the file botocore ships.
+
+    The file is read without importing botocore, which would cost a third of the time to start.
+    """
+    found = importlib.util.find_spec("botocore")
+    if found is None or found.origin is None:
+        raise Error("botocore is not installed: it ships the description of the API")
+    path = Path(found.origin).parent / "data/iot/2015-05-28/service-2.json.gz"
+    return Service.from_json(msgspec.json.decode(gzip.decompress(path.read_bytes())), "iot")
+
+
+def load_provisioning_model() -> Service:
+    """Our description of the MQTT provisioning API."""
+    text = files("fleetgate").joinpath("data/provisioning.json").read_bytes()
+    return Service.from_json(msgspec.json.decode(text), "provisioning")
+
+
+async def serve(settings: Settings, ready: Callable[[Endpoints, Path], None]) -> None:
+    """Runs a server until SIGTERM or SIGINT; `ready` is called when it answers.
+
+    Raises Error when it cannot start: a port is taken, the data directory is in use or belongs
+    to another account, a name is no host name.
+    """
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    path = data_directory.open_directory(settings.data)
+    async with contextlib.AsyncExitStack() as stack:
+        store = Store(path / "registry.db")
+        stack.callback(store.close)
+        data_directory.remove_endpoints(path)
+        await store.write(_claim_for_account, path, settings)
+        services = _services(settings, path, store)
+        stack.push_async_callback(services.rsa_keys.close)
+        provisioning_door = Reserved(services, load_provisioning_model())
+        gateway = _gateway(path, services, provisioning_door)
+        services.certificate_changed = gateway.disconnect_certificate
+        stack.push_async_callback(gateway.close, GRACE)
+        mqtt_port = await _listen_for_devices(gateway, settings.mqtt)
+
+        http_socket = _listen(settings.http)
+        stack.callback(http_socket.close)
+        credentials = data_directory.load_credentials(path, _given_credentials(settings))
+        rest = Rest(
+            services,
+            load_iot_model(),
+            {credentials.access_key_id: credentials.secret_access_key}.get,
+            partial(_reset, services, gateway) if settings.allow_reset else None,
+        )
+        http = _HttpServer(
+            uvicorn.Config(
+                rest,
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=int(GRACE),
+            )
+        )
+        serving = asyncio.create_task(http.serve(sockets=[http_socket]), name="http")
+        stack.push_async_callback(_stop_http, http, serving)
+        sweeping = asyncio.create_task(_sweep_for_ever(services), name="sweep")
+        stack.callback(sweeping.cancel)
+        starting = asyncio.create_task(http.wait_started(), name="http-start")
+        stack.callback(starting.cancel)
+        await asyncio.wait([starting, serving], return_when=asyncio.FIRST_COMPLETED)
+
+        endpoints = Endpoints(
+            http_url=_url(settings.http[0], http_socket.getsockname()[1]),
+            mqtt_host=services.host_names[0],
+            mqtt_port=mqtt_port,
+            ca_file=str(path / "ca.pem"),
+            region=settings.region,
+        )
+        data_directory.write_endpoints(path, endpoints)
+        stack.callback(data_directory.remove_endpoints, path)
+        services.rsa_keys.start()
+        ready(endpoints, path)
+        stopping = asyncio.create_task(stop.wait(), name="stop")
+        await asyncio.wait([stopping, serving, sweeping], return_when=asyncio.FIRST_COMPLETED)
+        log.info("event=stopping")
+
+
+class _HttpServer(uvicorn.Server):
+    """uvicorn without its signal handlers: the server as a whole has one way to stop."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Does nothing where uvicorn would take SIGTERM and SIGINT for itself."""
+        yield
+
+    async def wait_started(self) -> None:
+        """Returns when requests are answered; uvicorn offers no event for it."""
+        while not self.started:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+
+def _services(settings: Settings, path: Path, store: Store) -> Services:
+    random_bytes = secrets.token_bytes
+    authority = data_directory.load_authority(
+        path,
+        issuer=settings.issuer or trust.ISSUER,
+        now=datetime.now(UTC),
+        serial=lambda: issue.MAX_SERIAL & int.from_bytes(random_bytes(20), "big") | 1,
+    )
+    lifetime = timedelta(seconds=settings.provisioning_claim_seconds)
+    return Services(
+        account=Account(settings.account, settings.region),
+        store=store,
+        authority=authority,
+        device_profile=issue.DEVICE,
+        claim_profile=replace(issue.CLAIM, lifetime=lifetime),
+        token_key=data_directory.load_token_key(path, token.KEY_BYTES),
+        rsa_keys=RsaKeys(),
+        host_names=_host_names(settings),
+        now=time.time,
+        random_bytes=random_bytes,
+        ownership_token_seconds=settings.ownership_token_seconds,
+    )
+
+
+def _host_names(settings: Settings) -> tuple[str, ...]:
+    """The names of the server: those given first, then those it has on this machine."""
+    bound = settings.mqtt[0]
+    if bound in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
+        bound = socket.gethostname()
+    names = (*settings.host_names, "localhost", "127.0.0.1", "::1", bound)
+    return tuple(dict.fromkeys(names))
+
+
+def _gateway(path: Path, services: Services, door: Reserved) -> Gateway:
+    certificate_file, key_file = data_directory.write_server_certificate(
+        path,
+        services.authority,
+        services.host_names,
+        now=datetime.now(UTC),
+        serial=services.new_serial(),
+    )
+    return Gateway(
+        gateway_services.Services(
+            account=services.account,
+            admit=partial(admission.admit, services),
+            policies=partial(admission.connection_policies, services),
+            policy_epoch=lambda: services.policy_epoch,
+            is_request=door.is_request,
+            provision=door.provision,
+        ),
+        server_context(certificate_file, key_file),
+    )
+
+
+def _claim_for_account(tx: Tx, path: Path, settings: Settings) -> None:
+    """A data directory belongs to one account and region: their names are in every ARN."""
+    for name, value in (("account", settings.account), ("region", settings.region)):
+        found = find_setting(tx, name)
+        if found is None:
+            add_setting(tx, name, value)
+        elif found != value:
+            raise DataDirectoryError(
+                f"the data directory `{path}` belongs to {name} {found}, not {value}"
+            )
+
+
+def _given_credentials(settings: Settings) -> Credentials | None:
+    if settings.access_key_id is None or settings.secret_access_key is None:
+        return None
+    return Credentials(settings.access_key_id, settings.secret_access_key)
+
+
+async def _reset(services: Services, gateway: Gateway) -> None:
+    await services.store.reset()
+    services.policy_epoch += 1
+    gateway.disconnect_all()
+
+
+async def _sweep_for_ever(services: Services) -> None:
+    while True:
+        removed = await services.store.write(provisioning.sweep, services.now())
+        if removed:
+            log.info("event=swept certificates=%d reason=token-expired", len(removed))
+        if len(removed) < provisioning.SWEEP_BATCH:
+            await asyncio.sleep(SWEEP_INTERVAL)
+
+
+async def _stop_http(http: _HttpServer, serving: asyncio.Task[None]) -> None:
+    http.should_exit = True
+    await serving
+
+
+async def _listen_for_devices(gateway: Gateway, address: Address) -> int:
+    host, port = address
+    try:
+        return (await gateway.listen(host, port))[1]
+    except OSError as error:
+        raise Error(f"cannot listen for MQTT on {host}:{port}: {error}") from None
+
+
+def _listen(address: Address) -> socket.socket:
+    host, port = address
+    try:
+        family, kind, protocol, _, bound = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(bound)
+    except OSError as error:
+        raise Error(f"cannot listen for HTTP on {host}:{port}: {error}") from None
+    return listener
+
+
+def _url(host: str, port: int) -> str:
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104
+    if ":" in reachable and not reachable.startswith("["):
+        reachable = f"[{reachable}]"
+    return f"http://{reachable}:{port}"
+
+
+class LogFormatter(logging.Formatter):
+    """Log lines of one line each: what a peer sent cannot start a new one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as text; control characters of the message are escaped."""
+        text = super().format(record)
+        if record.exc_info is None:
+            text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+        return text
+
+
+def configure_logging(level: str) -> None:
+    """Sends the log to standard error, one line per event."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LogFormatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)

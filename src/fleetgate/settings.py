@@ -1,0 +1,170 @@
+"""The settings of a server: read once, from options, environment and file, then constant.
+
+An option given on the command line wins over its ``FLEETGATE_*`` variable, that over
+``fleetgate.toml``, that over the default. The file is the one named by ``FLEETGATE_CONFIG``, else
+``fleetgate.toml`` in the current directory when there is one. A name nobody knows is an error:
+a misspelt setting must not be silently without effect.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from fleetgate.errors import Error
+
+CONFIG_FILE = "fleetgate.toml"
+CONFIG_VARIABLE = "FLEETGATE_CONFIG"
+ACCESS_KEY_VARIABLES = ("FLEETGATE_ACCESS_KEY_ID", "FLEETGATE_SECRET_ACCESS_KEY")
+
+Address = tuple[str, int]
+
+
+class SettingError(Error):
+    """A setting has a value it cannot have; the message names it, its source and the rule."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings of ``fleetgate serve``.
+
+    Addresses are (host, port), port 0 picks a free one; durations are seconds. `host_names` are
+    the names and IP addresses under which devices reach the server; the first is what
+    DescribeEndpoint answers.
+    """
+
+    data: Path = Path("fleetgate-data")
+    http: Address = ("127.0.0.1", 4566)
+    mqtt: Address = ("127.0.0.1", 8883)
+    host_names: tuple[str, ...] = ()
+    account: str = "000000000000"
+    region: str = "us-east-1"
+    allow_reset: bool = False
+    issuer: str = ""
+    ownership_token_seconds: float = 3600.0
+    provisioning_claim_seconds: float = 300.0
+    access_key_id: str | None = None
+    secret_access_key: str | None = field(default=None, repr=False)
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting: ``host_names`` -> ``FLEETGATE_HOST_NAMES``."""
+    return f"FLEETGATE_{name.upper()}"
+
+
+def read_settings(
+    options: Mapping[str, Any], environment: Mapping[str, str], directory: Path
+) -> Settings:
+    """Puts the settings together.
+
+    `options` are those given on the command line (None: not given), `directory` is where
+    ``fleetgate.toml`` is looked for. Raises SettingError.
+    """
+    file = environment.get(CONFIG_VARIABLE)
+    path = Path(file) if file else directory / CONFIG_FILE
+    found: dict[str, Any] = {}
+    if file or path.is_file():
+        for name, value in _read_file(path).items():
+            found[name] = _parse(name, value, f"`{path}`")
+    for name in _PARSERS:
+        text = environment.get(variable(name))
+        if text is not None:
+            found[name] = _parse(name, text, f"the variable {variable(name)}")
+    for name, value in options.items():
+        if value not in (None, []):
+            found[name] = _parse(name, value, f"the option --{_option(name)}")
+    if (found.get("access_key_id") is None) != (found.get("secret_access_key") is None):
+        raise SettingError(f"{' and '.join(ACCESS_KEY_VARIABLES)} have to be set together")
+    return Settings(**found)
+
+
+def _option(name: str) -> str:
+    return {"host_names": "host-name"}.get(name, name.replace("_", "-"))
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SettingError(f"`{path}` cannot be read: {error}") from None
+    unknown = sorted(set(values) - set(_PARSERS))
+    if unknown:
+        raise SettingError(
+            f"`{path}`: unknown setting `{unknown[0]}`; known are {', '.join(_PARSERS)}"
+        )
+    return values
+
+
+def _parse(name: str, value: Any, source: str) -> Any:
+    try:
+        return _PARSERS[name](value)
+    except (ValueError, TypeError) as error:
+        shown = "" if name == "secret_access_key" else f" `{value}`"
+        raise SettingError(f"{source}: {name}{shown}: {error}") from None
+
+
+def _path(value: Any) -> Path:
+    if not str(value):
+        raise ValueError("a directory is expected")
+    return Path(value)
+
+
+def _address(value: Any) -> Address:
+    host, _, port = str(value).rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError("HOST:PORT is expected, with a port from 0 to 65535")
+    return host, int(port)
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    names = value.split(",") if isinstance(value, str) else list(value)
+    stripped = tuple(str(name).strip() for name in names)
+    if not all(stripped):
+        raise ValueError("names separated by commas are expected")
+    return stripped
+
+
+def _matching(pattern: str, rule: str) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        if not isinstance(value, str) or not re.fullmatch(pattern, value):
+            raise ValueError(rule)
+        return value
+
+    return parse
+
+
+def _switch(value: Any) -> bool:
+    known = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+    if str(value).lower() not in known:
+        raise ValueError("true or false is expected")
+    return known[str(value).lower()]
+
+
+def _seconds(value: Any) -> float:
+    seconds = float(value)
+    if not 1 <= seconds <= 86400 * 365:
+        raise ValueError("a number of seconds from 1 to 31536000 is expected")
+    return seconds
+
+
+_PARSERS: Mapping[str, Callable[[Any], Any]] = {
+    "data": _path,
+    "http": _address,
+    "mqtt": _address,
+    "host_names": _names,
+    "account": _matching(r"[0-9]{12}", "12 digits are expected"),
+    "region": _matching(r"[a-z0-9-]{1,32}", "a name such as us-east-1 is expected"),
+    "allow_reset": _switch,
+    "issuer": _matching(r"[^\x00-\x1f]{1,200}", "1 to 200 printable characters are expected"),
+    "ownership_token_seconds": _seconds,
+    "provisioning_claim_seconds": _seconds,
+    "access_key_id": _matching(r"\w{16,128}", "16 to 128 letters, digits or _ are expected"),
+    "secret_access_key": _matching(r"\S{1,128}", "1 to 128 characters without blanks"),
+}
+
+assert set(_PARSERS) == {each.name for each in fields(Settings)}  # noqa: S101
