@@ -232,7 +232,7 @@ async def _sweep_for_ever(services: Services) -> None:
         if removed:
             log.info("event=swept certificates=%d reason=token-expired", len(removed))
         if len(removed) < provisioning.SWEEP_BATCH:
-            await asyncio.sleep(SWEEP_INTERVAL)
+            await asyncio.sleep(min(SWEEP_INTERVAL, services.ownership_token_seconds))
 
 
 async def _stop_http(http: _HttpServer, serving: asyncio.Task[None]) -> None:

@@ -213,6 +213,7 @@ def test_a_token_of_any_length_is_only_refused(device: PahoDevice, shared_fleet:
         body = {"certificateOwnershipToken": "x" * length}
         rejected = device.rejected(register_topic(shared_fleet.template), body)
         assert rejected["statusCode"] == 400
+        assert rejected["errorCode"] == "InvalidCertificateOwnershipToken"
         assert len(rejected["errorMessage"]) < 1000
 
 
@@ -244,21 +245,22 @@ def test_a_bad_signing_request_is_refused(device: PahoDevice, form: str, csr: st
 
 @pytest.mark.parametrize("form", ["json", "cbor"])
 @pytest.mark.parametrize(
-    "body",
+    ("body", "code"),
     [
-        {},
-        {"csr": "x"},
-        {"certificateSigningRequest": 5},
-        {"certificateSigningRequest": None},
-        {"certificateSigningRequest": ""},
-        {"certificateSigningRequest": "x" * 5000},
+        ({}, "InvalidCsr"),
+        ({"csr": "x"}, "InvalidCsr"),
+        ({"certificateSigningRequest": 5}, "InvalidPayload"),
+        ({"certificateSigningRequest": None}, "InvalidCsr"),
+        ({"certificateSigningRequest": ""}, "InvalidCsr"),
+        ({"certificateSigningRequest": "x" * 5000}, "InvalidCsr"),
     ],
     ids=["nothing", "another", "number", "null", "empty", "long"],
 )
 def test_a_signing_request_has_to_be_there_and_of_a_sane_length(
-    device: PahoDevice, form: str, body: dict[str, Any]
+    device: PahoDevice, form: str, body: dict[str, Any], code: str
 ) -> None:
-    assert device.rejected(CSR, body, form=form)["statusCode"] == 400
+    rejected = device.rejected(CSR, body, form=form)
+    assert (rejected["statusCode"], rejected["errorCode"]) == (400, code)
 
 
 # --- payloads ----------------------------------------------------------------------------------

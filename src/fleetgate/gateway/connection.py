@@ -280,10 +280,11 @@ class MqttConnection:
 
     async def refreshed(self) -> bool:
         """Wait until policies are known that are as new as this call; is it open still?"""
-        if self.open and self.rights.stale:
-            self._refresh()
-        if self._refreshing is not None:
-            await self._refreshing
+        for _ in range(2):  # a load that was under way already may have been too early
+            if self.open and self.rights.stale:
+                self._refresh()
+            if self._refreshing is not None:
+                await self._refreshing
         return self.open
 
     def answer(self, topic: str, payload: bytes) -> None:

@@ -198,7 +198,8 @@ class TlsConnection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         address = transport.get_extra_info("peername")
         if address:
-            self.peer = f"{address[0]}:{address[1]}"
+            host = f"[{address[0]}]" if ":" in address[0] else address[0]
+            self.peer = f"{host}:{address[1]}"
         self._deadline = self._clock() + self._limits.handshake_timeout
         self._deadlines.set(self, self._deadline)
 
@@ -302,6 +303,8 @@ class TlsConnection(asyncio.Protocol):
                 break
             except SSL.ZeroReturnError:  # close_notify: answered by ours, RFC 8446 section 6.1
                 self.close()
+                if self._transport is not None:
+                    self._transport.close()  # nothing more comes: no need to linger
                 application.lost("closed by the client")
                 return
             except SSL.Error as error:

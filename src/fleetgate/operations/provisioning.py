@@ -67,7 +67,7 @@ async def create_keys_and_certificate(
 async def create_certificate_from_csr(
     call: Call,
     payload_format: str,  # noqa: ARG001 - the door has used it
-    certificate_signing_request: str,
+    certificate_signing_request: str = "",
 ) -> dict[str, Any]:
     """CreateCertificateFromCsr: a certificate for the CSR's key and subject, and the token."""
     try:

@@ -22,7 +22,9 @@ from cryptography.hazmat.primitives.serialization import (
 
 def main() -> None:
     """Makes key pairs for as long as they are taken."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends us
+    # Ctrl-C and SIGTERM to the process group are for the server: it ends us when it is done
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.nice(10)
     out = sys.stdout.buffer
     try:
