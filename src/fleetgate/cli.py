@@ -26,7 +26,9 @@ app = typer.Typer(
 
 Data = Annotated[
     Path | None,
-    typer.Option(help="Data directory. [env: FLEETGATE_DATA; default: ./fleetgate-data]"),
+    typer.Option(
+        metavar="DIR", help="Data directory. [env: FLEETGATE_DATA; default: ./fleetgate-data]"
+    ),
 ]
 
 
@@ -119,9 +121,10 @@ def serve(
         LogLevel, typer.Option(help="How much to say on standard error.")
     ] = LogLevel.INFO,
 ) -> None:
-    """Run the server until it is stopped by SIGTERM or Ctrl-C.
+    """Run the server.
 
-    Settings come from these options, from FLEETGATE_* variables, and from fleetgate.toml.
+    It stops on SIGTERM or Ctrl-C, after the answers in flight have left. Settings come from
+    these options, from FLEETGATE_* variables, and from fleetgate.toml.
     """
     started = time.monotonic()
     from fleetgate.gateway import openssl
@@ -167,9 +170,10 @@ def serve(
 
 @app.command()
 def env(data: Data = None) -> None:
-    """Print shell settings with which aws, boto3 and the SDKs talk to a running server.
+    """Print settings for the shell, for use with eval.
 
-    Use it as: eval "$(fleetgate env)"
+    With eval "$(fleetgate env)" the aws command, boto3 and the SDKs talk to the running server,
+    and FLEETGATE_MQTT_HOST, _PORT and _CA tell devices where it is.
     """
     from fleetgate.data_directory import read_credentials, read_endpoints
     from fleetgate.settings import read_settings
@@ -223,7 +227,11 @@ def provision(
         bool, typer.Option("--keys", help="Let the server make the key instead of sending a CSR.")
     ] = False,
 ) -> None:
-    """Give this device an identity of its own: claim in, key, certificate and thing out."""
+    """Give this device an identity of its own.
+
+    A claim certificate goes in; private.key, certificate.pem, ca.pem and config.json come out.
+    The command has reconnected with the new identity before it says that it is done.
+    """
     from fleetgate.device.provision import provision as run
 
     host, port = _endpoint(endpoint)
@@ -248,9 +256,10 @@ def provision(
 def demo(
     devices: Annotated[int, typer.Option(min=1, max=1000, help="How many devices.")] = 6,
 ) -> None:
-    """Show the main job: start a server, provision devices over mutual TLS, show what came out.
+    """Show the main job, on a server of its own.
 
-    Everything happens in a temporary directory; no account, no network and no server are needed.
+    Starts a server, provisions devices over mutual TLS and shows what came out. Everything
+    happens in a temporary directory; no account, no network and no server are needed.
     """
     from fleetgate.demo import run
 

@@ -70,7 +70,9 @@ def open_directory(path: Path) -> Path:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise DataDirectoryError(f"the data directory `{path}` cannot be used: {error}") from None
+        raise DataDirectoryError(
+            f"the data directory `{path}` cannot be used: {error.strerror}"
+        ) from None
     return path.absolute()
 
 

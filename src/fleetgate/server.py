@@ -245,7 +245,7 @@ async def _listen_for_devices(gateway: Gateway, address: Address) -> int:
     try:
         return (await gateway.listen(host, port))[1]
     except OSError as error:
-        raise Error(f"cannot listen for MQTT on {host}:{port}: {error}") from None
+        raise Error(f"cannot listen for MQTT on {host}:{port}: {error.strerror}") from None
 
 
 def _listen(address: Address) -> socket.socket:
@@ -258,7 +258,7 @@ def _listen(address: Address) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(bound)
     except OSError as error:
-        raise Error(f"cannot listen for HTTP on {host}:{port}: {error}") from None
+        raise Error(f"cannot listen for HTTP on {host}:{port}: {error.strerror}") from None
     return listener
 
 

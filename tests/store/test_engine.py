@@ -113,6 +113,18 @@ def test_a_database_of_a_newer_release_is_refused(tmp_path: Path) -> None:
         Store(tmp_path / "registry.db")
 
 
+def test_a_file_that_is_no_database_is_named_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "registry.db").write_text("something else\n" * 100)
+    with pytest.raises(StoreError, match=r"registry.db` cannot be opened: file is not a database"):
+        Store(tmp_path / "registry.db")
+    assert (tmp_path / "registry.db").read_text().startswith("something else")
+
+
+def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="cannot be written to: No such file"):
+        Store(tmp_path / "absent" / "registry.db")
+
+
 def test_reset_empties_the_registry_and_keeps_the_settings(store: Store) -> None:
     def fill(tx: Tx) -> None:
         add_setting(tx, "account", "000000000000")

@@ -118,14 +118,17 @@ class Answers:
             self._dropped(request, reply, decision.reason)
             return
         qos = max(granted)
-        while qos and connection.open and connection.window <= 0:
+        while qos and connection.open and connection.outgoing.window <= 0:
             self._room = asyncio.Event()
             await self._room.wait()
         self._room = None
         if not connection.open:
             self._dropped(request, reply, "the connection is closed")
             return
-        connection.publish(reply.topic, reply.payload, qos, {})
+        try:
+            connection.outgoing.publish(reply.topic, reply.payload, qos, {})
+        except ProtocolError as error:
+            self._dropped(request, reply, error.message)
         connection.session.pump(connection.services.clock())
 
     def _dropped(self, request: ProvisioningRequest, reply: Reply, cause: str) -> None:

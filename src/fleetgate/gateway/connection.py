@@ -21,7 +21,6 @@ import asyncio
 import logging
 import secrets
 from enum import IntEnum
-from typing import Final
 
 from fleetgate.broker.router import Router
 from fleetgate.broker.session import DONE, Message, Session
@@ -29,19 +28,19 @@ from fleetgate.domain.policy import RECEIVE
 from fleetgate.errors import ProtocolError
 from fleetgate.gateway import opening, requests, wills
 from fleetgate.gateway.answers import Answers
+from fleetgate.gateway.lifetime import Lifetime
+from fleetgate.gateway.outgoing import Outgoing
 from fleetgate.gateway.rights import Rights, admit
-from fleetgate.gateway.services import MAX_CONNECT, MAX_PACKET, WINDOW, Services
+from fleetgate.gateway.services import MAX_CONNECT, MAX_PACKET, Services
 from fleetgate.gateway.shared import Shared
 from fleetgate.gateway.tls import TlsConnection
 from fleetgate.mqtt import packets
-from fleetgate.mqtt.connection import Connection, Role, State
-from fleetgate.mqtt.packets import Connack, Connect, Disconnect, Packet, Puback, Publish
+from fleetgate.mqtt.connection import Connection, Role
+from fleetgate.mqtt.packets import Connack, Connect, Disconnect, Packet, Puback
 from fleetgate.mqtt.reasons import Reason
 from fleetgate.names import certificate_id
 
 logger = logging.getLogger("fleetgate.gateway")
-
-_BATCH: Final = 16384  # bytes; one TLS record
 
 
 class Phase(IntEnum):
@@ -63,23 +62,18 @@ class MqttConnection:
     __slots__ = (
         "_answers",
         "_core",
-        "_corked",
-        "_deadline",
         "_expiry_interval",
-        "_heard",
         "_inbox",
-        "_keep_alive",
-        "_out",
-        "_out_bytes",
+        "_lifetime",
         "_phase",
         "_refreshing",
         "_rights",
         "_shared",
         "_stopped",
-        "_valid_until",
         "_worked_off",
         "certificate_id",
         "client_id",
+        "outgoing",
         "session",
         "tls",
     )
@@ -91,27 +85,22 @@ class MqttConnection:
             Role.SERVER, max_packet_size=MAX_PACKET, max_connect_size=MAX_CONNECT
         )
         self._answers: Answers | None = None
-        self._corked = False
         self._expiry_interval: float | None = None
-        self._heard = shared.services.clock()
-        self._deadline = self._heard + shared.connect_timeout
+        self._lifetime = Lifetime(shared.services.clock(), shared.connect_timeout)
         self._inbox: list[Packet] = []  # an empty deque takes ten times as much memory
         self._worked_off = 0
-        self._keep_alive = 0.0
-        self._out: list[bytes] = []
-        self._out_bytes = 0
         self._phase = Phase.NEW
         self._refreshing: asyncio.Task[None] | None = None
         self._rights: Rights | None = None
         self._stopped = False
-        self._valid_until = 0.0
         self.certificate_id = certificate_id(tls.certificate)
         self.client_id = ""
+        self.outgoing = Outgoing(self._core, tls)
         self.session: Session | None = None
         # Known by its certificate before the registry is asked, so that a certificate which is
         # deactivated at that very moment is not missed.
         shared.by_certificate.setdefault(self.certificate_id, set()).add(self)
-        tls.wake_at(self._deadline)
+        tls.wake_at(self._lifetime.ends_at)
 
     @property
     def services(self) -> Services:
@@ -137,8 +126,8 @@ class MqttConnection:
 
     def received(self, data: bytes) -> None:
         """See `fleetgate.gateway.tls.Application`."""
-        self._heard = self.services.clock()
-        self._corked = True
+        self._lifetime.heard = self.services.clock()
+        self.outgoing.corked = True
         try:
             for packet in self._core.receive(data):
                 if type(packet) is Puback:
@@ -149,8 +138,8 @@ class MqttConnection:
         except ProtocolError as error:
             self._broken(error)
         finally:
-            self._corked = False
-            self._flush()
+            self.outgoing.corked = False
+            self.outgoing.flush()
 
     def writable(self) -> None:
         """See `fleetgate.gateway.tls.Application`."""
@@ -161,19 +150,10 @@ class MqttConnection:
         """See `fleetgate.gateway.tls.Application`."""
         if self._phase is Phase.ENDED:
             return None
-        if not self.open:
-            if now < self._deadline:
-                return self._deadline
-            what = "no CONNECT" if self._phase is Phase.NEW else "not admitted"
-            self.fail(Reason.UNSPECIFIED_ERROR, f"{what} within {self._shared.connect_timeout:g} s")
-            return None
-        if self._expired(now):
-            return None
-        silent_until = self._heard + 1.5 * self._keep_alive  # MQTT 5.0 section 3.1.2.10
-        if now >= silent_until:
-            self.fail(Reason.KEEP_ALIVE_TIMEOUT, "keep-alive timeout")
-            return None
-        return min(silent_until, self._valid_until)
+        if (verdict := self._lifetime.verdict(now)) is None:
+            return self._lifetime.ends_at
+        self.fail(*verdict)
+        return None
 
     def lost(self, cause: str) -> None:
         """See `fleetgate.gateway.tls.Application`."""
@@ -195,9 +175,9 @@ class MqttConnection:
         self._log("disconnected" if self.open else "refused", message, reason)
         try:
             if not self.open and self.version is not None:
-                self.send(opening.refusal(self.version, reason, message))
+                self.outgoing.send(opening.refusal(self.version, reason, message))
             elif self.version == 5:
-                self.send(Disconnect(reason, {"reason_string": message[:500]}))
+                self.outgoing.send(Disconnect(reason, {"reason_string": message[:500]}))
         except ProtocolError as error:  # larger than the client takes
             self._log("no-farewell", error.message)
         self._end(with_will=with_will)
@@ -214,7 +194,7 @@ class MqttConnection:
         if self._phase is not Phase.READY or self.tls.congested:
             return None
         now = self.services.clock()
-        if now >= self._valid_until or (qos and not self._has_room()):
+        if self._lifetime.is_expired(now) or (qos and not self._has_room()):
             return None
         if self.rights.stale:
             self._refresh()
@@ -233,44 +213,17 @@ class MqttConnection:
             properties.update(message.properties)
             if message.expires_at is not None:
                 properties["message_expiry_interval"] = max(1, int(message.expires_at - now))
-        return self.publish(message.topic, message.payload, qos, properties)
+        try:
+            return self.outgoing.publish(message.topic, message.payload, qos, properties)
+        except ProtocolError as error:
+            self._log("not-delivered", error.message)
+            return DONE
 
     def taken_over(self) -> None:
         """See `fleetgate.broker.session.Link`."""
         self.fail(Reason.SESSION_TAKEN_OVER, "the client id is used by another connection")
 
     # --- for requests and answers ------------------------------------------------------------
-
-    @property
-    def window(self) -> int:
-        """How many more messages of QoS 1 the client takes now."""
-        unacknowledged = self._core.peer_receive_maximum - self._core.send_quota
-        return min(self._core.peer_receive_maximum, WINDOW) - unacknowledged
-
-    def send(self, packet: Packet) -> None:
-        """Send `packet`, unless one side has said goodbye. Raises ProtocolError.
-
-        What is sent in one turn of the loop leaves together: one TLS record, one system call.
-        """
-        if self._core.state is State.CLOSED:
-            return
-        data = self._core.send(packet)
-        self._out.append(data)
-        self._out_bytes += len(data)
-        if self._out_bytes > _BATCH:
-            self._flush()
-        elif not self._corked and len(self._out) == 1:
-            asyncio.get_running_loop().call_soon(self._flush)
-
-    def publish(self, topic: str, payload: bytes, qos: int, properties: packets.Properties) -> int:
-        """Send a message; its packet identifier, or `DONE` when none comes back."""
-        packet_id = self._core.next_packet_id() if qos else None
-        try:
-            self.send(Publish(topic, payload, qos, False, False, packet_id, properties))
-        except ProtocolError as error:  # larger than the client takes (MQTT 5.0 3.1.2.11.4)
-            self._log("not-delivered", error.message)
-            return DONE
-        return packet_id or DONE
 
     @property
     def rights(self) -> Rights:
@@ -326,8 +279,8 @@ class MqttConnection:
             return
         self._rights, identity = rights, rights.identity
         now = self.services.clock()
-        self._keep_alive = terms.keep_alive
-        self._valid_until = now + identity.not_after - self.services.wall()
+        valid_for = identity.not_after - self.services.wall()
+        self._lifetime.admit(terms.keep_alive, now + valid_for)
         self.session, present = self.router.open(
             terms.client_id,
             self,
@@ -337,7 +290,7 @@ class MqttConnection:
             now=now,
         )
         self._phase = Phase.READY
-        self.tls.wake_at(self._valid_until)
+        self.tls.wake_at(self._lifetime.ends_at)
         logger.info(
             "event=connected client=%r certificate=%s peer=%s mqtt=%s keep_alive=%d "
             "expiry_interval=%d session_present=%d",
@@ -354,7 +307,8 @@ class MqttConnection:
         inbox = self._inbox
         while self._worked_off < len(inbox) and not self._stopped:
             if self._phase is Phase.READY:
-                if self._expired(self._heard):
+                if self._lifetime.is_expired(self._lifetime.heard):
+                    self.fail(Reason.NOT_AUTHORIZED, "the certificate has expired")
                     break
                 if self.rights.stale:
                     self._refresh()
@@ -375,18 +329,18 @@ class MqttConnection:
     def _resume(self, first: Connack | None = None) -> None:
         """Go on after OPENING or REFRESHING."""
         self.tls.release()
-        self._corked = True
+        self.outgoing.corked = True
         try:
             if first is not None:
-                self.send(first)
+                self.outgoing.send(first)
             self._work()
             if self.session is not None:
                 self.session.pump(self.services.clock())
         except ProtocolError as error:
             self._broken(error)
         finally:
-            self._corked = False
-            self._flush()
+            self.outgoing.corked = False
+            self.outgoing.flush()
 
     def _refresh(self) -> None:
         if self._phase is Phase.READY:
@@ -411,16 +365,9 @@ class MqttConnection:
             finally:
                 rights.fresh = False
 
-    def _expired(self, now: float) -> bool:
-        """End the connection if its certificate has come to its end."""
-        if now < self._valid_until:
-            return False
-        self.fail(Reason.NOT_AUTHORIZED, "the certificate has expired")
-        return True
-
     def _has_room(self) -> bool:
         """May a message of the session be sent? An answer that waits goes first."""
-        return self.window > 0 and (self._answers is None or not self._answers.waiting)
+        return self.outgoing.window > 0 and (self._answers is None or not self._answers.waiting)
 
     def _acknowledged(self, packet_id: int) -> None:
         if self.session is not None:
@@ -429,13 +376,6 @@ class MqttConnection:
                 self._answers.acknowledged()
             self.session.pump(self.services.clock())
 
-    def _flush(self) -> None:
-        if self._out:
-            data = b"".join(self._out)
-            self._out.clear()
-            self._out_bytes = 0
-            self.tls.write(data)
-
     # --- ending ------------------------------------------------------------------------------
 
     def _broken(self, error: ProtocolError) -> None:
@@ -443,14 +383,14 @@ class MqttConnection:
         if self._phase is Phase.ENDED:
             return
         self._log("disconnected" if self.open else "refused", error.message, error.reason)
-        self._out.append(self._core.closing(error))
+        self.outgoing.put(self._core.closing(error))
         self._end(with_will=True)
 
     def _end(self, *, with_will: bool) -> None:
         self._phase = Phase.ENDED
         self._inbox.clear()
         self._worked_off = 0
-        self._flush()
+        self.outgoing.flush()
         self.tls.close()
         members = self._shared.by_certificate[self.certificate_id]
         members.discard(self)

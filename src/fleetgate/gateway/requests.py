@@ -79,7 +79,7 @@ def _publish(connection: MqttConnection, packet: Publish) -> None:
     if not decision.allowed:
         if packet.packet_id is not None and connection.version == 5:
             reason = {"reason_string": decision.reason[:500]}
-            connection.send(Puback(packet.packet_id, Reason.NOT_AUTHORIZED, reason))
+            connection.outgoing.send(Puback(packet.packet_id, Reason.NOT_AUTHORIZED, reason))
         connection.fail(Reason.NOT_AUTHORIZED, decision.reason)
         return
     reserved = topic.startswith("$")
@@ -87,7 +87,7 @@ def _publish(connection: MqttConnection, packet: Publish) -> None:
         connection.fail(Reason.TOPIC_NAME_INVALID, f"the topic {shown(topic)} is reserved")
         return
     if packet.packet_id is not None:
-        connection.send(Puback(packet.packet_id))
+        connection.outgoing.send(Puback(packet.packet_id))
     if reserved:
         try:
             connection.answer(topic, packet.payload)
@@ -134,7 +134,7 @@ def _subscribe(connection: MqttConnection, packet: Subscribe) -> None:
                 error.message,
             )
     properties: dict[str, Any] = {"reason_string": "; ".join(causes)[:500]} if causes else {}
-    connection.send(Suback(packet.packet_id, tuple(codes), properties))
+    connection.outgoing.send(Suback(packet.packet_id, tuple(codes), properties))
 
 
 def _subscribe_one(connection: MqttConnection, wanted: Subscription) -> int:
@@ -172,11 +172,11 @@ def _unsubscribe(connection: MqttConnection, packet: Unsubscribe) -> None:
         # AWS IoT never says 0x11, no subscription existed (developer guide, "MQTT 5 reason
         # codes").
         codes = (Reason.SUCCESS,) * len(packet.topic_filters)
-    connection.send(Unsuback(packet.packet_id, codes))
+    connection.outgoing.send(Unsuback(packet.packet_id, codes))
 
 
 def _ping(connection: MqttConnection, _packet: Pingreq) -> None:
-    connection.send(Pingresp())
+    connection.outgoing.send(Pingresp())
 
 
 def _disconnect(connection: MqttConnection, packet: Disconnect) -> None:

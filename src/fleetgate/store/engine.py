@@ -75,14 +75,18 @@ class Store:
     def __init__(self, path: Path) -> None:
         """Opens (and creates or migrates) the database file.
 
-        Raises StoreError when another process holds it or a newer Fleetgate wrote it.
+        Raises StoreError when another process holds it, a newer Fleetgate wrote it, or it is no
+        database or cannot be opened.
         """
         with contextlib.ExitStack() as undo:
-            self._lock = undo.enter_context(_take(path.with_suffix(".lock")))
-            self._write_connection = undo.enter_context(contextlib.closing(_connect(path)))
-            _migrate(self._write_connection, path)
-            self._read_connection = undo.enter_context(contextlib.closing(_connect(path)))
-            self._read_connection.execute("PRAGMA query_only = 1")
+            undo.enter_context(_take(path.with_suffix(".lock")))
+            try:
+                self._write_connection = undo.enter_context(contextlib.closing(_connect(path)))
+                _migrate(self._write_connection, path)
+                self._read_connection = undo.enter_context(contextlib.closing(_connect(path)))
+                self._read_connection.execute("PRAGMA query_only = 1")
+            except sqlite3.Error as error:
+                raise StoreError(f"the registry `{path}` cannot be opened: {error}") from None
             self._close_files = undo.pop_all().close
         self._read_tx = Tx(self._read_connection)
         self._jobs: queue.Queue[tuple[Callable[[Tx], Any], Future[Any]] | None]
@@ -177,14 +181,23 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(
         path, isolation_level=None, check_same_thread=False, cached_statements=256
     )
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA busy_timeout = 5000")
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA busy_timeout = 5000")
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection
 
 
 def _take(path: Path) -> IO[str]:
-    lock = path.open("w")
+    try:
+        lock = path.open("w")
+    except OSError as error:
+        raise StoreError(
+            f"the data directory `{path.parent}` cannot be written to: {error.strerror}"
+        ) from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
