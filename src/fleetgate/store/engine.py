@@ -23,7 +23,6 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path
 from typing import IO, Any, Concatenate, ParamSpec, TypeVar
 
@@ -35,6 +34,8 @@ log = logging.getLogger("fleetgate.store")
 P = ParamSpec("P")
 T = TypeVar("T")
 Row = tuple[Any, ...]
+_Job = tuple[Callable[["Tx"], Any], asyncio.Future[Any]]
+_Outcome = tuple[asyncio.Future[Any], Any, BaseException | None]
 
 BATCH = 64
 """Jobs that share one commit, at most."""
@@ -89,8 +90,7 @@ class Store:
                 raise StoreError(f"the registry `{path}` cannot be opened: {error}") from None
             self._close_files = undo.pop_all().close
         self._read_tx = Tx(self._read_connection)
-        self._jobs: queue.Queue[tuple[Callable[[Tx], Any], Future[Any]] | None]
-        self._jobs = queue.Queue(QUEUE)
+        self._jobs: queue.Queue[_Job | None] = queue.Queue(QUEUE)
         self._writer = threading.Thread(target=self._work, name="fleetgate-writer")
         self._writer.start()
 
@@ -102,15 +102,14 @@ class Store:
         Raises what `fn` raises (nothing is stored then), or ServiceUnavailableException when
         too many jobs wait.
         """
-        future: Future[T] = Future()
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         try:
             self._jobs.put_nowait((lambda tx: fn(tx, *args, **kwargs), future))
         except queue.Full:
             raise ServiceUnavailableException(
                 f"{QUEUE} writes are waiting for the disk; try again"
             ) from None
-        # shielded: a caller that goes away must not cancel a job half-way into the batch
-        return await asyncio.shield(asyncio.wrap_future(future))
+        return await future
 
     async def read(
         self, fn: Callable[Concatenate[Tx, P], T], *args: P.args, **kwargs: P.kwargs
@@ -145,13 +144,13 @@ class Store:
             open_ = batch[-1] is not None
             self._commit([job for job in batch if job is not None])
 
-    def _commit(self, jobs: list[tuple[Callable[[Tx], Any], Future[Any]]]) -> None:
+    def _commit(self, jobs: list[_Job]) -> None:
         """One transaction over `jobs`; futures are resolved after its COMMIT."""
         if not jobs:
             return
         connection = self._write_connection
         tx = Tx(connection)
-        outcomes: list[tuple[Future[Any], Any, BaseException | None]] = []
+        outcomes: list[_Outcome] = []
         try:
             connection.execute("BEGIN IMMEDIATE")
             for fn, future in jobs:
@@ -170,11 +169,22 @@ class Store:
                 connection.execute("ROLLBACK")
             failure = ServiceUnavailableException("the registry could not be written")
             outcomes = [(future, None, failure) for _, future in jobs]
-        for future, result, failed in outcomes:
-            if failed is None:
-                future.set_result(result)
-            else:
-                future.set_exception(failed)
+        # one wake-up per loop and batch: a wake-up for every job would cost more than the job
+        for loop in {future.get_loop() for future, _, _ in outcomes}:
+            mine = [outcome for outcome in outcomes if outcome[0].get_loop() is loop]
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(_resolve, mine)
+
+
+def _resolve(outcomes: list[_Outcome]) -> None:
+    """Tells those who wait; a caller that has gone away in the meantime is passed over."""
+    for future, result, failed in outcomes:
+        if future.done():
+            continue
+        if failed is None:
+            future.set_result(result)
+        else:
+            future.set_exception(failed)
 
 
 def _connect(path: Path) -> sqlite3.Connection:
