@@ -41,7 +41,7 @@ requirements: environment ## recompile both requirements files (ARGS="--upgrade"
 	@[[ "$$($(BIN)/uv --version 2>&1)" == "uv $(UV_VERSION)"* ]] || \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	$(COMPILE) --group test --output-file requirements-test.txt $(ARGS)
-	$(COMPILE) --constraint requirements-test.txt --output-file requirements.txt $(ARGS)
+	$(COMPILE) --group demo --constraint requirements-test.txt --output-file requirements.txt $(ARGS)
 
 .PHONY: clean
 clean: ## remove the environment, caches and build results

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fleetgate.settings import SettingError, Settings, read_settings
+from fleetgate.settings import SettingError, Settings, read_settings, unknown_variables
 
 
 def test_without_anything_the_defaults_hold(tmp_path: Path) -> None:
@@ -54,9 +54,12 @@ def test_addresses_are_host_and_port(text: str, value: tuple[str, int], tmp_path
         ({"FLEETGATE_ACCOUNT": "12"}, "12 digits"),
         ({"FLEETGATE_REGION": "no blanks"}, "us-east-1"),
         ({"FLEETGATE_ALLOW_RESET": "maybe"}, "true or false"),
-        ({"FLEETGATE_HOST_NAMES": "a,,b"}, "separated by commas"),
+        ({"FLEETGATE_HOST_NAMES": "a,,b"}, "neither a DNS name nor an IP address"),
+        ({"FLEETGATE_HOST_NAMES": "*.example"}, "`*.example` is neither"),
+        ({"FLEETGATE_DATA": ""}, "a directory is expected"),
+        ({"FLEETGATE_LOG_LEVEL": "loud"}, "one of debug, info, warning, error"),
         ({"FLEETGATE_OWNERSHIP_TOKEN_SECONDS": "nan"}, "seconds from 1"),
-        ({"FLEETGATE_OWNERSHIP_TOKEN_SECONDS": "soon"}, "could not convert"),
+        ({"FLEETGATE_OWNERSHIP_TOKEN_SECONDS": "soon"}, "a number of seconds"),
         ({"FLEETGATE_ACCESS_KEY_ID": "A" * 20}, "have to be set together"),
         ({"FLEETGATE_CONFIG": "/nowhere/fleetgate.toml"}, "cannot be read"),
     ],
@@ -71,12 +74,24 @@ def test_a_value_that_cannot_be_is_named(
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("acount = 1", "unknown setting `acount`"), ("= 1", "cannot be read")],
+    [
+        ("acount = 1", "unknown setting `acount`"),
+        ("= 1", "cannot be read"),
+        ("host_names = 5", "a list of host names"),
+        ("host_names = [5]", "neither a DNS name"),
+        ('data = ["x"]', "a directory is expected"),
+    ],
 )
 def test_a_misspelt_file_is_refused(text: str, words: str, tmp_path: Path) -> None:
     (tmp_path / "fleetgate.toml").write_text(text)
     with pytest.raises(SettingError, match=words):
         read_settings({}, {}, tmp_path)
+
+
+def test_variables_nobody_knows_are_told(tmp_path: Path) -> None:
+    environment = {"FLEETGATE_ACOUNT": "1", "FLEETGATE_DATA": "x", "FLEETGATE_MQTT_CA": "y"}
+    assert unknown_variables(environment) == ["FLEETGATE_ACOUNT"]
+    assert read_settings({}, environment, tmp_path).account == "000000000000"
 
 
 def test_the_secret_is_not_shown(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ import os
 import shlex
 import sys
 import time
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, NoReturn
+from urllib.parse import urlsplit
 
 import typer
 
@@ -25,20 +25,21 @@ app = typer.Typer(
 )
 
 Data = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         metavar="DIR", help="Data directory. [env: FLEETGATE_DATA; default: ./fleetgate-data]"
     ),
 ]
 
 
-class LogLevel(StrEnum):
-    """How much the server says on standard error."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
+_OVERRIDING = (
+    "AWS_SESSION_TOKEN",
+    "AWS_SECURITY_TOKEN",
+    "AWS_PROFILE",
+    "AWS_DEFAULT_PROFILE",
+    "AWS_ENDPOINT_URL_IOT",
+    "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
+)
 
 
 def main() -> None:
@@ -47,6 +48,10 @@ def main() -> None:
         app()
     except Error as error:
         _fail(error.message)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _fail(f"`{error.filename}`: {error.strerror}")
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -54,6 +59,12 @@ def main() -> None:
 def _fail(message: str) -> NoReturn:
     typer.echo(f"fleetgate: {message}", err=True)
     sys.exit(1)
+
+
+def _program() -> str:
+    """How this program was called, for commands that are printed to be pasted."""
+    called = Path(sys.argv[0])
+    return shlex.quote(sys.argv[0]) if called.name == "fleetgate" else "fleetgate"
 
 
 def _version(wanted: bool) -> None:
@@ -118,8 +129,13 @@ def serve(
         ),
     ] = False,
     log_level: Annotated[
-        LogLevel, typer.Option(help="How much to say on standard error.")
-    ] = LogLevel.INFO,
+        str | None,
+        typer.Option(
+            metavar="LEVEL",
+            help="How much to say on standard error: debug, info, warning or error. "
+            "[env: FLEETGATE_LOG_LEVEL; default: info]",
+        ),
+    ] = None,
 ) -> None:
     """Run the server.
 
@@ -137,7 +153,7 @@ def serve(
     from fleetgate.data_directory import Endpoints
     from fleetgate.server import configure_logging
     from fleetgate.server import serve as run
-    from fleetgate.settings import read_settings
+    from fleetgate.settings import read_settings, unknown_variables
 
     given = {
         "data": data,
@@ -147,9 +163,12 @@ def serve(
         "account": account,
         "region": region,
         "allow_reset": allow_reset or None,
+        "log_level": log_level,
     }
     settings = read_settings(given, os.environ, Path.cwd())
-    configure_logging(log_level.upper())
+    configure_logging(settings.log_level.upper())
+    for name in unknown_variables(os.environ):
+        typer.echo(f"fleetgate: the variable {name} is unknown and has no effect", err=True)
 
     def ready(endpoints: Endpoints, path: Path) -> None:
         typer.echo(f"fleetgate {__version__}, account {settings.account}, {settings.region}")
@@ -159,8 +178,8 @@ def serve(
             f"(mutual TLS, CA {endpoints.ca_file})"
         )
         typer.echo(f"  data  {path}")
-        shown = shlex.quote(str(settings.data))
-        typer.echo(f'  next  eval "$(fleetgate env --data {shown})" && aws iot list-things')
+        env = f"{_program()} env --data {shlex.quote(str(settings.data))}"
+        typer.echo(f'  next  eval "$({env})" && aws iot list-things')
         typer.echo(f"ready in {time.monotonic() - started:.2f} s")
         sys.stdout.flush()
 
@@ -192,10 +211,14 @@ def env(data: Data = None) -> None:
         "FLEETGATE_MQTT_PORT": str(endpoints.mqtt_port),
         "FLEETGATE_MQTT_CA": endpoints.ca_file,
     }
-    # what is left over from elsewhere would win over the keys above
-    typer.echo("unset AWS_SESSION_TOKEN AWS_PROFILE AWS_ENDPOINT_URL_IOT")
+    # what is left over from elsewhere would win over these
+    typer.echo(f"unset {' '.join(_OVERRIDING)}")
     for name, value in values.items():
         typer.echo(f"export {name}={shlex.quote(value)}")
+    # a proxy is for the internet, not for this server
+    host = shlex.quote(urlsplit(endpoints.http_url).hostname or "")
+    for name in ("NO_PROXY", "no_proxy"):
+        typer.echo(f'export {name}="${{{name}:+${name},}}"{host}')
 
 
 @app.command()
@@ -263,7 +286,7 @@ def demo(
     """
     from fleetgate.demo import run
 
-    sys.exit(run(devices))
+    sys.exit(run(devices, _program()))
 
 
 def _endpoint(text: str) -> tuple[str, int]:

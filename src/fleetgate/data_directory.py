@@ -1,20 +1,25 @@
 """What a server keeps in its data directory beside the registry.
 
-    ca.pem, ca.key       the authority that signs device certificates (the key is 0600)
+    ca.key               the authority that signs device certificates: its key and certificate
+    ca.pem               its certificate alone, for those who trust it; written again if missing
     server.pem, .key     the TLS certificate of the gateway, issued anew at every start
     token.key            32 bytes: seals ownership and page tokens
     credentials          the root user's access key, in AWS's INI format
     endpoints.json       where a running server is; absent while none runs
     registry.db          the registry (SQLite)
 
-The directory is 0700. Every file is written durably: whole or not at all.
+The directory is made with mode 0700, files with keys have 0600. Every file is written durably:
+whole or not at all.
 """
 
 from __future__ import annotations
 
 import base64
 import configparser
+import http.client
 import secrets
+import stat
+import urllib.request
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -65,14 +70,21 @@ class Credentials:
 def open_directory(path: Path) -> Path:
     """Creates the directory (0700) when it is not there; returns it as an absolute path.
 
-    Raises DataDirectoryError when it cannot be made or written to.
+    Raises DataDirectoryError when it cannot be made, or when everybody may write to it: keys in
+    it could be replaced.
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        mode = path.stat().st_mode
     except OSError as error:
         raise DataDirectoryError(
             f"the data directory `{path}` cannot be used: {error.strerror}"
         ) from None
+    if mode & stat.S_IWOTH:
+        raise DataDirectoryError(
+            f"the data directory `{path}` is writable by everybody (mode {stat.S_IMODE(mode):o}); "
+            "chmod it to 700, or choose another one"
+        )
     return path.absolute()
 
 
@@ -81,25 +93,28 @@ def load_authority(
 ) -> Authority:
     """The authority of the directory; made on first use, its name being `issuer`.
 
-    Raises DataDirectoryError when only one half of it is there or it cannot be read.
+    Key and certificate are in one file, so that there is never one without the other. A
+    ``ca.key`` with the key alone, brought by an operator, goes with the ``ca.pem`` beside it.
+    Raises DataDirectoryError when one half is missing or they cannot be read.
     """
     certificate_file, key_file = path / "ca.pem", path / "ca.key"
     if not key_file.exists() and not certificate_file.exists():
         key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         authority = Authority.create(key, now=now, serial=serial(), issuer=issuer)
-        # the certificate last: with it the authority is complete
-        write_durably(key_file, authority.private_key_pem().encode(), 0o600)
-        write_durably(certificate_file, authority.certificate_pem().encode(), 0o644)
-        return authority
-    if not certificate_file.exists():
-        key_file.unlink()  # a start was cut off between the two: nothing was signed yet
-        return load_authority(path, issuer=issuer, now=now, serial=serial)
+        both = authority.private_key_pem() + authority.certificate_pem()
+        write_durably(key_file, both.encode(), 0o600)
     try:
-        return Authority.load(certificate_file.read_text(), key_file.read_text())
-    except (OSError, Error) as error:
+        private = key_file.read_text()
+        certificate = private if "BEGIN CERTIFICATE" in private else certificate_file.read_text()
+        authority = Authority.load(certificate, private)
+    except (OSError, ValueError, Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise DataDirectoryError(
-            f"the authority in `{certificate_file}` and `{key_file}` cannot be used: {error}"
+            f"the authority in `{key_file}` and `{certificate_file}` cannot be used: {reason}"
         ) from None
+    if not certificate_file.exists():
+        write_durably(certificate_file, authority.certificate_pem().encode(), 0o644)
+    return authority
 
 
 def write_server_certificate(
@@ -154,8 +169,12 @@ def read_credentials(path: Path) -> Credentials:
         parser.read_string(file.read_text())
         section = parser["default"]
         return Credentials(section["aws_access_key_id"], section["aws_secret_access_key"])
-    except (OSError, KeyError, configparser.Error) as error:
-        raise DataDirectoryError(f"no credentials in `{file}`: {error}") from None
+    except OSError as error:
+        raise DataDirectoryError(f"no credentials in `{file}`: {error.strerror}") from None
+    except (KeyError, ValueError, configparser.Error):
+        raise DataDirectoryError(
+            f"`{file}` has no section [default] with aws_access_key_id and aws_secret_access_key"
+        ) from None
 
 
 def write_endpoints(path: Path, endpoints: Endpoints) -> None:
@@ -170,14 +189,31 @@ def remove_endpoints(path: Path) -> None:
 
 
 def read_endpoints(path: Path) -> Endpoints:
-    """Where the server of a directory is reached. Raises DataDirectoryError when none runs."""
+    """Where the server of a directory is reached.
+
+    Raises DataDirectoryError when none runs there: a server that was killed leaves the file
+    behind, so it is asked.
+    """
     file = path / ENDPOINTS
+    absent = DataDirectoryError(
+        f"no server is running on the data directory `{path}`; start one with `fleetgate serve`"
+    )
     try:
-        return msgspec.json.decode(file.read_bytes(), type=Endpoints)
+        endpoints = msgspec.json.decode(file.read_bytes(), type=Endpoints)
     except FileNotFoundError:
-        raise DataDirectoryError(
-            f"no server is running on the data directory `{path}` (there is no `{file}`); "
-            "start one with `fleetgate serve`"
-        ) from None
+        raise absent from None
     except (OSError, msgspec.MsgspecError) as error:
         raise DataDirectoryError(f"`{file}` cannot be read: {error}") from None
+    if not _answers(endpoints.http_url):
+        raise absent
+    return endpoints
+
+
+def _answers(http_url: str) -> bool:
+    """Whether a server answers there; whatever proxy the environment names is not asked."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"{http_url}/_fleetgate/health", timeout=5):
+            return True
+    except (OSError, http.client.HTTPException):
+        return False

@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -111,10 +113,31 @@ TEMPLATE_BODY = {
 }
 
 
-def run(devices: int) -> int:
-    """Runs the demo with so many devices; returns the exit code."""
+def run(devices: int, program: str) -> int:
+    """Runs the demo with so many devices; returns the exit code.
+
+    `program` is how the ``fleetgate`` command was called, for the commands to try next.
+    """
+    _leave_the_environment()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server is stopped too
     console = Console(width=None if sys.stdout.isatty() else _WIDE)
     directory = Path(tempfile.mkdtemp(prefix="fleetgate-demo-"))
+    try:
+        return _run(console, directory, devices, program)
+    except (KeyboardInterrupt, SystemExit):
+        console.print(f"Interrupted. What was made is in {directory}.", highlight=False)
+        raise
+
+
+def _leave_the_environment() -> None:
+    """Forgets settings for AWS and proxies: the demo talks to its own server alone."""
+    for name in list(os.environ):
+        if name.startswith("AWS_") or name.lower().endswith("_proxy"):
+            del os.environ[name]
+    os.environ["AWS_CONFIG_FILE"] = os.environ["AWS_SHARED_CREDENTIALS_FILE"] = os.devnull
+
+
+def _run(console: Console, directory: Path, devices: int, program: str) -> int:
     data = directory / "server"
     console.print(f"Starting a server in {directory} ...", highlight=False)
     with _server(data) as endpoints:
@@ -160,7 +183,7 @@ def run(devices: int) -> int:
         f"certificate; the registry lists {things} things."
     )
     if provisioned:
-        _show_next_steps(console, directory, min(set(results) - set(failed)))
+        _show_next_steps(console, directory, min(set(results) - set(failed)), program)
     return 1 if failed or things != devices else 0
 
 
@@ -262,20 +285,22 @@ def _show(console: Console, results: dict[str, Provisioned]) -> None:
         console.print(f"... and {len(results) - _SHOWN} more")
 
 
-def _show_next_steps(console: Console, directory: Path, serial: str) -> None:
-    program = Path(sys.argv[0]).resolve()
-    fleetgate = str(program) if program.name == "fleetgate" else "fleetgate"
+def _show_next_steps(console: Console, directory: Path, serial: str, program: str) -> None:
     device = directory / "devices" / serial
+    data = shlex.quote(str(directory / "server"))
+    beside = Path(sys.executable).with_name("aws")
+    aws = shlex.quote(str(beside)) if beside.exists() else "aws"
     lines = [
         "",
         "What to try next. Start a server on what the demo made:",
-        f"  {fleetgate} serve --data {directory / 'server'}",
-        "and in another shell:",
-        f'  eval "$({fleetgate} env --data {directory / "server"})"',
-        "  aws iot list-things",
+        f"  {program} serve --data {data}",
+        "and in another shell, in this directory:",
+        f'  eval "$({program} env --data {data})"',
+        f"  {aws} iot list-things",
         '  mosquitto_pub -h "$FLEETGATE_MQTT_HOST" -p "$FLEETGATE_MQTT_PORT" \\',
         '    --cafile "$FLEETGATE_MQTT_CA" \\',
-        f"    --cert {device / 'certificate.pem'} --key {device / 'private.key'} \\",
+        f"    --cert {shlex.quote(str(device / 'certificate.pem'))} \\",
+        f"    --key {shlex.quote(str(device / 'private.key'))} \\",
         f"    -i demo-{serial} -t devices/demo-{serial}/telemetry -q 1 -m hello -d",
         f"All of it is in {directory}; remove it when you are done.",
     ]

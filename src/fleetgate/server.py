@@ -7,6 +7,8 @@ import contextlib
 import gzip
 import importlib.util
 import logging
+import os
+import resource
 import secrets
 import signal
 import socket
@@ -24,7 +26,7 @@ import uvicorn
 
 from fleetgate import data_directory
 from fleetgate.data_directory import Credentials, DataDirectoryError, Endpoints
-from fleetgate.errors import Error
+from fleetgate.errors import Error, ServiceUnavailableException
 from fleetgate.gateway import services as gateway_services
 from fleetgate.gateway.mqtt import Gateway
 from fleetgate.gateway.reserved import Reserved
@@ -70,8 +72,9 @@ async def serve(settings: Settings, ready: Callable[[Endpoints, Path], None]) ->
     """Runs a server until SIGTERM or SIGINT; `ready` is called when it answers.
 
     Raises Error when it cannot start: a port is taken, the data directory is in use or belongs
-    to another account, a name is no host name.
+    to another account, a name is no host name. Raises whatever ends one of its parts unasked.
     """
+    _guard_process()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -131,6 +134,11 @@ async def serve(settings: Settings, ready: Callable[[Endpoints, Path], None]) ->
         ready(endpoints, path)
         stopping = asyncio.create_task(stop.wait(), name="stop")
         await asyncio.wait([stopping, serving, sweeping], return_when=asyncio.FIRST_COMPLETED)
+        if not stop.is_set():
+            ended = serving if serving.done() else sweeping
+            log.critical("event=part-ended part=%s", ended.get_name())
+            ended.result()
+            raise Error(f"the {ended.get_name()} part of the server ended unasked")
         log.info("event=stopping")
 
 
@@ -228,7 +236,11 @@ async def _reset(services: Services, gateway: Gateway) -> None:
 
 async def _sweep_for_ever(services: Services) -> None:
     while True:
-        removed = await services.store.write(provisioning.sweep, services.now())
+        removed: list[str] = []
+        try:
+            removed = await services.store.write(provisioning.sweep, services.now())
+        except ServiceUnavailableException as error:  # the disk is full, say: later, then
+            log.error("event=not-swept cause=%s", error.message)
         if removed:
             log.info("event=swept certificates=%d reason=token-expired", len(removed))
         if len(removed) < provisioning.SWEEP_BATCH:
@@ -269,15 +281,35 @@ def _url(host: str, port: int) -> str:
     return f"http://{reachable}:{port}"
 
 
+def _guard_process() -> None:
+    """Settings of the process as a whole.
+
+    No core files, since keys are in memory; no file for others to read unless it says so; as
+    many file descriptors as may be had, since every connection takes one.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.umask(0o077)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _connections() -> tuple[int, int]:
+    """How many connections of devices and of HTTP callers the file descriptors allow for."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    spare = max(files - 64, 64)
+    http = min(spare // 4, 1000)
+    return min(spare - http, 100_000), http
+
+
 class LogFormatter(logging.Formatter):
-    """Log lines of one line each: what a peer sent cannot start a new one."""
+    """Log entries of one line each but for tracebacks: what a peer sent cannot start one."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as text; control characters of the message are escaped."""
         text = super().format(record)
-        if record.exc_info is None:
-            text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-        return text
+        # a traceback keeps its lines, and a line of it that was sent by a peer is no event
+        kept = "\n" if record.exc_info else ""
+        return "".join(c if c.isprintable() or c in kept else repr(c)[1:-1] for c in text)
 
 
 def configure_logging(level: str) -> None:

@@ -2,8 +2,8 @@
 
 An option given on the command line wins over its ``FLEETGATE_*`` variable, that over
 ``fleetgate.toml``, that over the default. The file is the one named by ``FLEETGATE_CONFIG``, else
-``fleetgate.toml`` in the current directory when there is one. A name nobody knows is an error:
-a misspelt setting must not be silently without effect.
+``fleetgate.toml`` in the current directory when there is one. A name nobody knows in the file is
+an error; ``FLEETGATE_*`` variables nobody knows may be there for other programs and are told.
 """
 
 from __future__ import annotations
@@ -20,6 +20,11 @@ from fleetgate.errors import Error
 CONFIG_FILE = "fleetgate.toml"
 CONFIG_VARIABLE = "FLEETGATE_CONFIG"
 ACCESS_KEY_VARIABLES = ("FLEETGATE_ACCESS_KEY_ID", "FLEETGATE_SECRET_ACCESS_KEY")
+
+OTHER_VARIABLES = ("FLEETGATE_MQTT_HOST", "FLEETGATE_MQTT_PORT", "FLEETGATE_MQTT_CA")
+"""What ``fleetgate env`` sets for devices."""
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
 
 Address = tuple[str, int]
 
@@ -44,6 +49,7 @@ class Settings:
     account: str = "000000000000"
     region: str = "us-east-1"
     allow_reset: bool = False
+    log_level: str = "info"
     issuer: str = ""
     ownership_token_seconds: float = 3600.0
     provisioning_claim_seconds: float = 300.0
@@ -54,6 +60,14 @@ class Settings:
 def variable(name: str) -> str:
     """The environment variable of a setting: ``host_names`` -> ``FLEETGATE_HOST_NAMES``."""
     return f"FLEETGATE_{name.upper()}"
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """The ``FLEETGATE_*`` variables that have no meaning here."""
+    known = {variable(name) for name in _PARSERS} | {CONFIG_VARIABLE, *OTHER_VARIABLES}
+    return sorted(
+        name for name in environment if name.startswith("FLEETGATE_") and name not in known
+    )
 
 
 def read_settings(
@@ -108,7 +122,7 @@ def _parse(name: str, value: Any, source: str) -> Any:
 
 
 def _path(value: Any) -> Path:
-    if not str(value):
+    if not isinstance(value, str | Path) or not str(value):
         raise ValueError("a directory is expected")
     return Path(value)
 
@@ -122,11 +136,14 @@ def _address(value: Any) -> Address:
 
 
 def _names(value: Any) -> tuple[str, ...]:
-    names = value.split(",") if isinstance(value, str) else list(value)
-    stripped = tuple(str(name).strip() for name in names)
-    if not all(stripped):
-        raise ValueError("names separated by commas are expected")
-    return stripped
+    listed = value.split(",") if isinstance(value, str) else value
+    if not isinstance(listed, list | tuple):
+        raise ValueError("a list of host names is expected")
+    names = tuple(name.strip() if isinstance(name, str) else "" for name in listed)
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z0-9._:-]{1,253}", name):
+            raise ValueError(f"`{name}` is neither a DNS name nor an IP address")
+    return names
 
 
 def _matching(pattern: str, rule: str) -> Callable[[Any], str]:
@@ -146,7 +163,10 @@ def _switch(value: Any) -> bool:
 
 
 def _seconds(value: Any) -> float:
-    seconds = float(value)
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        seconds = 0.0
     if not 1 <= seconds <= 86400 * 365:
         raise ValueError("a number of seconds from 1 to 31536000 is expected")
     return seconds
@@ -160,6 +180,7 @@ _PARSERS: Mapping[str, Callable[[Any], Any]] = {
     "account": _matching(r"[0-9]{12}", "12 digits are expected"),
     "region": _matching(r"[a-z0-9-]{1,32}", "a name such as us-east-1 is expected"),
     "allow_reset": _switch,
+    "log_level": _matching("|".join(LOG_LEVELS), f"one of {', '.join(LOG_LEVELS)} is expected"),
     "issuer": _matching(r"[^\x00-\x1f]{1,200}", "1 to 200 printable characters are expected"),
     "ownership_token_seconds": _seconds,
     "provisioning_claim_seconds": _seconds,

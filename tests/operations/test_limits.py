@@ -275,3 +275,14 @@ def test_a_certificate_that_loses_its_right_loses_its_connections(
     assert registry.ended == []
     registry.call("UpdateCertificate", certificate_id=certificate_id, new_status=new_status)
     assert registry.ended == [certificate_id]
+
+
+@pytest.mark.parametrize("version", [0, 2, 2**31 - 1])
+def test_a_version_that_is_not_there_is_not_found(registry: Registry, version: int) -> None:
+    template(registry, "t")
+    registry.call("CreatePolicy", policy_name="p", policy_document=ALLOW)
+    with pytest.raises((ResourceNotFoundException, InvalidRequestException)):
+        registry.call("DescribeProvisioningTemplateVersion", template_name="t", version_id=version)
+    for text in (str(version), "9" * 30):
+        with pytest.raises((ResourceNotFoundException, InvalidRequestException)):
+            registry.call("GetPolicyVersion", policy_name="p", policy_version_id=text)

@@ -135,6 +135,29 @@ def test_a_used_token_registers_nothing_else(registry: Registry) -> None:
     assert things(registry) == ["dev-1"]
 
 
+@pytest.mark.parametrize("change", ["policy", "thing", "both", "attributes"])
+def test_what_an_operator_took_away_a_device_cannot_take_back(
+    registry: Registry, change: str
+) -> None:
+    set_up(registry)
+    created = create(registry)
+    register(registry, created)
+    arn = registry.arn(f"cert/{created['certificateId']}")
+    if change in ("policy", "both"):
+        registry.call("DetachPolicy", policy_name="device", target=arn)
+    if change in ("thing", "both"):
+        registry.call("DetachThingPrincipal", thing_name="dev-1", principal=arn)
+    if change == "both":
+        registry.call("DeleteThing", thing_name="dev-1")
+    if change == "attributes":
+        registry.call("UpdateThing", thing_name="dev-1", attribute_payload={"attributes": {}})
+    before = things(registry), registry.call("ListAttachedPolicies", target=arn)["policies"]
+    with pytest.raises(ServiceError):
+        register(registry, created)
+    after = things(registry), registry.call("ListAttachedPolicies", target=arn)["policies"]
+    assert after == before
+
+
 @pytest.mark.parametrize("new_status", ["INACTIVE", "REVOKED"])
 def test_what_an_operator_switched_off_a_device_cannot_switch_on(
     registry: Registry, new_status: str

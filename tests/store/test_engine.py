@@ -120,6 +120,15 @@ def test_a_file_that_is_no_database_is_named_and_left_alone(tmp_path: Path) -> N
     assert (tmp_path / "registry.db").read_text().startswith("something else")
 
 
+def test_the_lock_is_no_way_to_another_file(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (tmp_path / "registry.lock").symlink_to(victim)
+    with pytest.raises(StoreError, match="cannot be written to"):
+        Store(tmp_path / "registry.db")
+    assert victim.read_text() == "mine"
+
+
 def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="cannot be written to: No such file"):
         Store(tmp_path / "absent" / "registry.db")

@@ -28,7 +28,8 @@ Mappings = Mapping[str, Mapping[str, Mapping[str, str | list[str]]]]
 _PLACEHOLDER = re.compile(r"\$\{([^{}]*)\}")
 # Variables and literals of IoT policies, which Fn::Sub leaves for the policy.
 _POLICY_VARIABLE = re.compile(r"(?:iot|aws):(?!:)|[*?$]\Z", re.IGNORECASE)
-_WIDENING = re.compile(r'[*?$"\\\x00-\x1f\x7f]')
+# Wildcards of policies and of topic filters, what makes a policy variable, what ends JSON text.
+_WIDENING = re.compile(r'[*?$+#{}"\\\x00-\x1f\x7f]')
 
 
 @dataclass(slots=True)
@@ -44,7 +45,7 @@ class Scope:
     def reference(self, name: str, path: str) -> str:
         """The value of a parameter, or its default; raises InvalidTemplate.
 
-        In a policy, a value from outside the template may hold neither wildcards, nor the sign
+        In a policy, a value from outside the template may hold neither wildcards, nor the signs
         of policy variables, nor what ends a JSON string: a device could widen its own policy.
         """
         value = self.parameters.get(name)
@@ -57,7 +58,7 @@ class Scope:
             raise InvalidTemplate(
                 path,
                 f"value {quoted(value)} of parameter {quoted(name)} may not stand in a policy: "
-                'it has one of * ? $ " \\ or a control character',
+                'it has one of * ? $ + # { } " \\ or a control character',
             )
         return self.made(value, path)
 

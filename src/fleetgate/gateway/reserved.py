@@ -77,8 +77,8 @@ class Reserved:
             if isinstance(rejected, InternalErrorException):
                 log.exception("event=defect request=%s", call.request_id)
             log.warning(
-                "event=rejected operation=%s client=%s certificate=%s request=%s status=%d "
-                "code=%s message=%s",
+                "event=rejected operation=%s client=%r certificate=%s request=%s status=%d "
+                "code=%s message=%r",
                 operation.name,
                 request.client_id,
                 request.identity.certificate_id,
@@ -89,7 +89,7 @@ class Reserved:
             )
             return Reply(f"{request.topic}/rejected", encode_rejected(payload_format, rejected))
         log.info(
-            "event=accepted operation=%s client=%s certificate=%s request=%s",
+            "event=accepted operation=%s client=%r certificate=%s request=%s",
             operation.name,
             request.client_id,
             request.identity.certificate_id,

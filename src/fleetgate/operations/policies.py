@@ -318,7 +318,10 @@ def _require_version(
     tx: Tx, policy_name: str, policy_version_id: str
 ) -> tuple[policies.Policy, policies.PolicyVersion]:
     policy = require_policy(tx, policy_name)
-    version = policies.find_policy_version(tx, policy_name, int(policy_version_id))
+    number = int(policy_version_id)
+    version = None
+    if number <= policy.last_version_id:  # no more digits reach the database than it can hold
+        version = policies.find_policy_version(tx, policy_name, number)
     if version is None:
         raise ResourceNotFoundException(
             f"Policy version not found (name={policy_name}, version={policy_version_id})"

@@ -158,6 +158,12 @@ def _register(
         )
     existing = _existing(tx, call, resources, certificate)
     steps = domain.plan(resources, existing)
+    if certificate.template_name is not None and steps:
+        # what was built has been changed since; a device does not overrule an operator
+        raise AccessDeniedException(
+            f"certificate {certificate_id} has been registered, and thing, groups, policies or "
+            "attachments were changed afterwards"
+        )
     for step in steps:
         _apply(tx, call, step)
     if certificate.template_name is None:

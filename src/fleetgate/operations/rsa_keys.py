@@ -21,6 +21,7 @@ import fcntl
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fleetgate.errors import ServiceUnavailableException
@@ -46,6 +47,15 @@ class RsaKeyPair:
 
     def __repr__(self) -> str:
         return "RsaKeyPair(...)"
+
+
+def _without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment for a worker: it makes keys, and needs none of ours."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if not name.startswith(("FLEETGATE_", "AWS_"))
+    }
 
 
 class RsaKeys:
@@ -93,6 +103,7 @@ class RsaKeys:
                 "fleetgate.operations.rsa_worker",
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=write_end,
+                env=_without_secrets(os.environ),
             )
             os.close(write_end)
             try:

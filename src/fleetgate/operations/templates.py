@@ -115,7 +115,7 @@ async def update_provisioning_template(
     def change(tx: Tx) -> None:
         template = require_template(tx, template_name)
         if default_version_id is not None:
-            _require_version(tx, template_name, default_version_id)
+            _require_version(tx, template, default_version_id)
         templates.update_template(
             tx,
             replace(
@@ -196,7 +196,7 @@ async def describe_provisioning_template_version(
 
     def find(tx: Tx) -> tuple[templates.Template, templates.TemplateVersion]:
         template = require_template(tx, template_name)
-        return template, _require_version(tx, template_name, version_id)
+        return template, _require_version(tx, template, version_id)
 
     template, version = await call.read(find)
     return {"templateBody": version.body, **_version(template, version)}
@@ -209,7 +209,7 @@ async def delete_provisioning_template_version(
 
     def change(tx: Tx) -> None:
         template = require_template(tx, template_name)
-        _require_version(tx, template_name, version_id)
+        _require_version(tx, template, version_id)
         if version_id == template.default_version_id:
             raise DeleteConflictException(
                 f"version {version_id} is the default version of template {template_name}; "
@@ -282,10 +282,15 @@ def require_template(tx: Tx, template_name: str) -> templates.Template:
     return template
 
 
-def _require_version(tx: Tx, template_name: str, version_id: int) -> templates.TemplateVersion:
-    version = templates.find_template_version(tx, template_name, version_id)
+def _require_version(
+    tx: Tx, template: templates.Template, version_id: int
+) -> templates.TemplateVersion:
+    name = template.template_name
+    version = None
+    if 0 < version_id <= template.last_version_id:  # the database cannot hold every integer
+        version = templates.find_template_version(tx, name, version_id)
     if version is None:
-        raise ResourceNotFoundException(f"Template {template_name} has no version {version_id}")
+        raise ResourceNotFoundException(f"Template {name} has no version {version_id}")
     return version
 
 

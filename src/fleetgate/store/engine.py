@@ -19,6 +19,7 @@ import asyncio
 import contextlib
 import fcntl
 import logging
+import os
 import queue
 import sqlite3
 import threading
@@ -203,11 +204,13 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def _take(path: Path) -> IO[str]:
     try:
-        lock = path.open("w")
+        # neither truncated nor followed: what is there may be somebody else's
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StoreError(
             f"the data directory `{path.parent}` cannot be written to: {error.strerror}"
         ) from None
+    lock = os.fdopen(descriptor, "r+")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
