@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import sys
 import time
@@ -272,6 +273,7 @@ def provision(
     )
     typer.echo(f"thing         {result.thing_name or '(the template names none)'}")
     typer.echo(f"certificate   {result.certificate_id}")
+    typer.echo(f"reconnected   as `{result.client_id}` with the new certificate")
     typer.echo(f"files         {out}")
 
 
@@ -289,19 +291,39 @@ def demo(
     sys.exit(run(devices, _program()))
 
 
+_ENDPOINT = re.compile(
+    r"(?:(?P<name>[^\s:/@\[\]]+)|\[(?P<address>[^\s/@\[\]]+)\])(?::(?P<port>[0-9]+))?"
+)
+
+
 def _endpoint(text: str) -> tuple[str, int]:
-    host, colon, port = text.rpartition(":")
-    if not colon or (":" in host and not host.startswith("[")):
-        host, port = text, "8883"
-    if not port.isdigit() or not 0 < int(port) < 65536:
-        raise Error(f"--endpoint `{text}`: HOST or HOST:PORT is expected")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    # an IPv6 address needs its brackets before a port only (RFC 3986 section 3.2.2)
+    found = _ENDPOINT.fullmatch(f"[{text}]" if _is_ipv6(text) else text)
+    if found is None or (found["address"] and not _is_ipv6(found["address"])):
+        raise Error(
+            f"--endpoint `{text[:80]}`: HOST or HOST:PORT is expected, without a scheme such as "
+            "`https://`"
+        )
+    port = found["port"] or "8883"
+    if len(port) > 5 or not 0 < int(port) < 65536:
+        raise Error(f"--endpoint `{text[:80]}`: the port has to be from 1 to 65535")
+    return found["name"] or found["address"], int(port)
+
+
+def _is_ipv6(text: str) -> bool:
+    from ipaddress import IPv6Address
+
+    try:
+        IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _parameters(text: str) -> dict[str, str]:
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Error(f"--parameters is not JSON: {error}") from None
     if not isinstance(value, dict) or not all(isinstance(each, str) for each in value.values()):
         raise Error("--parameters has to be a JSON object of text to text")

@@ -179,6 +179,42 @@ def test_a_directory_that_others_may_write_to_is_refused(out: Path) -> None:
         pass
 
 
+def test_a_directory_of_another_user_is_refused(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its owner may replace the key at any time, whatever the mode."""
+    out.chmod(0o755)
+    own = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: own + 1)
+    with (
+        pytest.raises(StorageRefused, match=f"`{out}` belongs to user {own}, not to {own + 1}"),
+        open_directory(out),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("name", ["pending.json", "private.key", "certificate.pem"])
+def test_a_file_of_another_user_is_refused(
+    name: str, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was planted while the directory was open to others."""
+    (out / "pending.json").write_text("{}")
+    (out / name).write_text("{}")
+    own = os.geteuid()
+    with open_directory(out) as directory:
+        monkeypatch.setattr(os, "geteuid", lambda: own + 1)
+        with pytest.raises(StorageRefused, match=f"belongs to user {own}, not to {own + 1}"):
+            directory.check([])
+
+
+def test_what_is_pending_can_be_read_back(out: Path) -> None:
+    with open_directory(out) as directory:
+        assert directory.pending() == {}
+        directory.write_json("pending.json", {"a": "ä"})
+        assert directory.pending() == {"a": "ä"}
+        for text in ("[]", "gibberish", "[" * 100_000):
+            directory.write("pending.json", text)
+            assert directory.pending() == {}
+
+
 def test_a_file_for_a_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for each in (tmp_path / "file", tmp_path / "file" / "below"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import ssl
 import stat
 import subprocess
@@ -13,7 +15,9 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from typer.testing import CliRunner
 
+from fleetgate.cli import app
 from fleetgate.device import provision as module
 from fleetgate.device.errors import (
     BadAnswer,
@@ -179,6 +183,25 @@ def test_a_new_identity_that_the_server_does_not_know_yet_is_tried_again(
     assert len(service.connects) == 4
 
 
+# --- the command ---
+
+
+def test_the_command_says_that_it_reconnected(
+    service: Service, scripted: Scripted, claim: Files, tmp_path: Path
+) -> None:
+    with scripted(service) as port:
+        ended = CliRunner().invoke(
+            app,
+            [
+                *("provision", "--endpoint", f"localhost:{port}", "--ca", str(claim.ca)),
+                *("--cert", str(claim.certificate), "--key", str(claim.key)),
+                *("--template", "lamps", "--out", str(tmp_path / "out")),
+            ],
+        )
+    assert ended.exit_code == 0, ended.output
+    assert "reconnected   as `lamp-1` with the new certificate\n" in ended.output
+
+
 # --- how it fails ---
 
 
@@ -267,7 +290,28 @@ def test_an_identity_that_never_connects_is_reported_as_registered(
     assert error.step == "reconnect"
     assert "the device is registered (thing `lamp-1`, certificate " in error.message
     assert len(service.connects) > 2
+    assert f"remove the directory `{tmp_path / 'out'}` to start again" in error.message
     assert names(tmp_path / "out") == ["certificate.pem", "pending.json", "private.key"]
+
+
+def test_a_registration_that_cannot_be_remembered_is_reported(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rename = os.rename
+    renamed: list[str] = []
+
+    def full(source: str, target: str, **descriptors: int) -> None:
+        if renamed.count(target):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        renamed.append(target)
+        rename(source, target, **descriptors)
+
+    monkeypatch.setattr(os, "rename", full)
+    error = failure(run)
+    assert isinstance(error, StorageRefused)
+    assert error.step == "register"
+    assert "the device is registered (thing `lamp-1`, certificate " in error.message
+    assert "pending.json`: No space left on device" in error.message
 
 
 def test_a_server_that_hangs_up_is_no_mystery(run: Run, service: Service) -> None:
@@ -327,20 +371,31 @@ def test_arguments_are_checked_before_anything_is_sent(
     for change, kind, message in (
         ({"template": "a/b"}, BadRequest, "`a/b` cannot be the name"),
         ({"parameters": {"n": 1}}, BadRequest, "the parameter `n` is not a text: `1`"),
-        ({"ca": tmp_path / "none"}, ConnectionFailed, "cannot read the authorities in"),
+        (
+            {"ca": tmp_path / "none"},
+            ConnectionFailed,
+            f"^prepare: cannot read the authorities in `{tmp_path}/none`: No such file",
+        ),
+        (
+            {"claim_cert": tmp_path / "none"},
+            ConnectionFailed,
+            f"^prepare: cannot read the certificate `{tmp_path}/none`: No such file",
+        ),
+        (
+            {"claim_key": claim.certificate},
+            ConnectionFailed,
+            "are certificate and key exchanged",
+        ),
     ):
         with pytest.raises(kind, match=message) as caught:
             provision(**{**arguments, **change})
         assert caught.value.step == "prepare"
     assert not (tmp_path / "out").exists()
-    for change, message in (
-        ({}, "no TCP connection to `localhost` port 1: "),
-        ({"claim_cert": tmp_path / "none"}, "cannot use the certificate"),
-        ({"claim_key": claim.certificate}, "cannot use the certificate"),
-    ):
-        with pytest.raises(ConnectionFailed, match=message) as caught:
-            provision(**{**arguments, **change})
-        assert caught.value.step == "connect"
+    with pytest.raises(
+        ConnectionFailed, match="no TCP connection to `localhost` port 1: "
+    ) as failed:
+        provision(**arguments)
+    assert failed.value.step == "connect"
 
 
 def test_the_files_of_the_claim_are_not_overwritten(

@@ -14,11 +14,12 @@ import socket
 import ssl
 import time
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from types import TracebackType
 from typing import TypeVar
 
 from fleetgate.device import tls
+from fleetgate.device.credentials import Path
 from fleetgate.device.errors import (
     BadAnswer,
     BadRequest,
@@ -27,7 +28,6 @@ from fleetgate.device.errors import (
     NoAnswer,
     NotAuthorized,
 )
-from fleetgate.device.tls import Path
 from fleetgate.errors import ProtocolError
 from fleetgate.mqtt.connection import MAX_PACKET_SIZE, Connection, Role
 from fleetgate.mqtt.packets import (
@@ -129,8 +129,8 @@ class DeviceConnection:
     def subscribe(self, filters: Sequence[str], *, qos: int = 1, timeout: float = 10.0) -> None:
         """Subscribe to topic filters, all in one packet, and wait for the server's consent.
 
-        Raises NotAuthorized naming the first filter that the server refused and the policy
-        action that is probably missing, NoAnswer, ConnectionLost.
+        Raises NotAuthorized naming the filters that the server refused (its ``topic`` is the
+        first) and the policy action that is probably missing, NoAnswer, ConnectionLost.
         """
         packet_id = self._mqtt.next_packet_id()
         subscriptions = tuple(Subscription(each, qos) for each in filters)
@@ -138,15 +138,13 @@ class DeviceConnection:
         hint = "does the certificate's policy allow iot:Subscribe on these topic filters?"
         packet = Subscribe(packet_id, subscriptions)
         answer = self._ask(packet, Suback, timeout, f"SUBSCRIBE to {listed}", hint)
-        for topic_filter, code in zip(filters, answer.reason_codes, strict=False):
-            if code >= 0x80:
-                raise NotAuthorized(
-                    f"the server refused the subscription to `{topic_filter}` "
-                    f"({_reason(code)}{_said(answer)}); does the certificate's policy allow "
-                    f"iot:Subscribe on `topicfilter/{topic_filter}`?",
-                    topic=topic_filter,
-                    action="iot:Subscribe",
-                )
+        refused = [
+            (topic_filter, code)
+            for topic_filter, code in zip(filters, answer.reason_codes, strict=False)
+            if code >= 0x80
+        ]
+        if refused:
+            raise _refused_subscriptions(refused, answer)
 
     def publish(self, topic: str, payload: bytes, *, qos: int = 1, timeout: float = 10.0) -> None:
         """Publish a message at QoS 0 or 1; at 1 wait until the server has acknowledged it.
@@ -317,6 +315,38 @@ class DeviceConnection:
                 f"this device takes: {error.message}"
             )
         return ConnectionLost(f"the server broke the MQTT protocol: {error.message}")
+
+
+def _refused_subscriptions(refused: Sequence[tuple[str, int]], answer: Suback) -> NotAuthorized:
+    """One sentence about the refused topic filters and their reason codes."""
+    filters = [each for each, _code in refused]
+    codes = ", and ".join(dict.fromkeys(_reason(code) for _filter, code in refused))
+    if len(filters) == 1:
+        what = f"subscription to `{filters[0]}`"
+        said = _said(answer)
+        resources = f"`topicfilter/{filters[0]}`"
+    else:
+        what = "subscriptions to " + " and ".join(f"`{each}`" for each in _grouped(filters))
+        said = _said(answer).partition("; ")[0]  # one reason per filter, and all alike
+        resources = "these topic filters"
+    return NotAuthorized(
+        f"the server refused the {what} ({codes}{said}); "
+        f"does the certificate's policy allow iot:Subscribe on {resources}?",
+        topic=filters[0],
+        action="iot:Subscribe",
+    )
+
+
+def _grouped(filters: Iterable[str]) -> list[str]:
+    """Topic filters that differ in the last level only, put together: ``a/b/{c,d}``."""
+    levels: dict[str, list[str]] = {}
+    for each in filters:
+        parent, slash, level = each.rpartition("/")
+        levels.setdefault(parent + slash, []).append(level)
+    return [
+        parent + (last[0] if len(last) == 1 else f"{{{','.join(last)}}}")
+        for parent, last in levels.items()
+    ]
 
 
 def _reason(code: int, version: Version = 5) -> str:

@@ -3,22 +3,24 @@
 What is in it, by the time:
 
 1. ``pending.json``: a provisioning has begun. It is written first, and holds the certificate id
-   and the ownership token.
+   and the ownership token; and once more when the device is registered, with what the server
+   said (see :mod:`fleetgate.device.registration`).
 2. ``private.key`` and ``certificate.pem``: written before the device is registered, so that no
    registered certificate is ever without its key on disk.
 3. ``ca.pem`` and ``config.json``: written when the new identity has proved itself. Then
    ``pending.json`` goes.
 
 So ``config.json`` marks a complete identity, which is never touched again; and without it
-``pending.json`` marks one that was left half-finished (power cut, error): the next provisioning
-starts again and replaces it. A certificate of such an attempt that was not registered is deleted
-by the server when its token expires. Files that are there without either mark belong to somebody
-else and are not touched.
+``pending.json`` marks one that was left half-finished (power cut, error). When the device was
+registered, the next provisioning tries this identity again and finishes it; otherwise it starts
+again and replaces it, and the certificate of the former attempt is deleted by the server when its
+token expires. Files that are there without either mark belong to somebody else and are not touched.
 
 Every file is written to a temporary name, flushed to disk, and renamed, and then the directory is
 flushed: after a power cut a file is there whole or not at all. The directory is opened once and
 all names are resolved inside it, so no symbolic link leads elsewhere; a lock on it keeps a second
-provisioning out.
+provisioning out. It and the files of an identity have to belong to the user who runs this, and
+nobody else may write to it: who may could replace the key, or plant an identity.
 """
 
 from __future__ import annotations
@@ -65,8 +67,10 @@ class IdentityDirectory:
         with os.scandir(self._descriptor) as entries:
             names = {entry.name for entry in entries}
         for name in sorted(names & _MODES.keys()):
-            if not stat.S_ISREG(self._stat(name).st_mode):
+            status = self._stat(name)
+            if not stat.S_ISREG(status.st_mode):
                 raise StorageRefused(f"`{self.path / name}` is not a regular file")
+            _check_owner(self.path / name, status)
         if CONFIGURATION in names:
             raise StorageRefused(
                 f"`{self.path}` already holds a complete identity{self._whose()}; "
@@ -109,6 +113,25 @@ class IdentityDirectory:
         """Put `values` into the file `name`, as :meth:`write` does."""
         return self.write(name, json.dumps(values, ensure_ascii=False, indent=2) + "\n")
 
+    def pending(self) -> dict[str, Any]:
+        """The values in ``pending.json``; empty when it is not there or is none of ours.
+
+        Raises StorageRefused when it cannot be read.
+        """
+        with _storage(f"cannot read `{self.path / PENDING}`"):
+            try:
+                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+                descriptor = os.open(PENDING, flags, dir_fd=self._descriptor)
+            except FileNotFoundError:
+                return {}
+            with os.fdopen(descriptor, "rb") as stream:
+                content = stream.read()
+        try:
+            values = json.loads(content)
+        except (ValueError, RecursionError):
+            return {}  # no provisioning leaves such a file: each is written at once
+        return values if isinstance(values, dict) else {}
+
     def finish(self) -> None:
         """Take the mark of an unfinished provisioning away."""
         with _storage(f"cannot remove `{self.path / PENDING}`"):
@@ -146,8 +169,8 @@ class IdentityDirectory:
 def open_directory(path: Path) -> Iterator[IdentityDirectory]:
     """Open and lock the directory `path`, which is made (mode 0700) when it is missing.
 
-    Raises StorageRefused when it is a symbolic link, others may write to it, another
-    provisioning works in it, or the operating system refuses.
+    Raises StorageRefused when it is a symbolic link, it is somebody else's, others may write to
+    it, another provisioning works in it, or the operating system refuses.
     """
     with _storage(f"cannot use the directory `{path}`"):
         if not os.path.lexists(path):
@@ -158,7 +181,9 @@ def open_directory(path: Path) -> Iterator[IdentityDirectory]:
             raise StorageRefused(f"`{path}` is a symbolic link: name the directory itself")
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        mode = os.fstat(descriptor).st_mode
+        status = os.fstat(descriptor)
+        _check_owner(path, status)
+        mode = status.st_mode
         if mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise StorageRefused(
                 f"others may write to `{path}` (mode {stat.S_IMODE(mode):04o}), and so could "
@@ -171,6 +196,14 @@ def open_directory(path: Path) -> Iterator[IdentityDirectory]:
         yield IdentityDirectory(path, descriptor)
     finally:
         os.close(descriptor)
+
+
+def _check_owner(path: Path, status: os.stat_result) -> None:
+    if status.st_uid != os.geteuid():
+        raise StorageRefused(
+            f"`{path}` belongs to user {status.st_uid}, not to {os.geteuid()} who runs this, and "
+            "its owner could replace the key: choose another directory, or become its owner"
+        )
 
 
 def _flush(directory: Path) -> None:

@@ -1,15 +1,18 @@
 """Fleet provisioning by claim: a device comes with a certificate that all its kind share, and
 leaves with one of its own.
 
-The steps, in order: ``prepare`` (look at the arguments and the directory, make the key),
+The steps, in order: ``prepare`` (look at the arguments, their files and the directory),
 ``connect`` (with the claim certificate), ``subscribe`` (to all answers, before anything is asked),
-``create`` (the certificate), ``store`` (key and certificate, on disk before the device is
+``create`` (the key and the certificate), ``store`` (both, on disk before the device is
 registered), ``register``, ``reconnect`` (with the new certificate, which proves that it works) and
 ``finish`` (the configuration, which marks the identity as complete).
 
 When a step fails nothing is undone on the server: creating is not idempotent, and a certificate
-that was not registered is deleted there by itself. What is on disk is described in
-:mod:`fleetgate.device.identity`: after a failure, `provision` may simply be called again.
+that was not registered is deleted there by itself. One that was registered stays, with its thing:
+when only ``reconnect`` or ``finish`` failed, `provision` called again for the same skips what is
+done, connects with the key and certificate on disk and finishes; it makes another certificate only
+after the directory was removed. What is on disk is described in :mod:`fleetgate.device.identity`:
+after any failure, `provision` may simply be called again.
 
 Source: AWS IoT Core Developer Guide, "Provisioning devices that don't have device certificates
 using fleet provisioning" (provisioning by claim).
@@ -32,19 +35,18 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from fleetgate.device import identity, protocol
+from fleetgate.device import credentials, identity, protocol, registration, tls
 from fleetgate.device.connection import DeviceConnection, connect
 from fleetgate.device.errors import (
     BadAnswer,
     BadRequest,
     ConnectionFailed,
-    ConnectionLost,
-    NoAnswer,
     ProvisioningError,
     Step,
 )
 from fleetgate.device.identity import IdentityDirectory
-from fleetgate.device.protocol import Issued, Operation, PayloadFormat, Registered
+from fleetgate.device.protocol import Issued, Operation, PayloadFormat
+from fleetgate.device.registration import Goal, Registration
 from fleetgate.mqtt.packets import Version
 from fleetgate.names import certificate_id
 
@@ -101,72 +103,114 @@ def provision(
 
     `out` is made (mode 0700) when it is missing, and has ``private.key`` (0600),
     ``certificate.pem``, ``ca.pem`` and ``config.json`` in the end. A complete identity in it is
-    never replaced, one that was left half-finished is.
+    never replaced. One that was left half-finished is replaced when it was not registered, and
+    finished when it was; for another endpoint, template or parameters that is refused.
 
     Raises ProvisioningError: its class says what went wrong, ``step`` where.
     """
     steps = _Steps(progress)
     claim_client = client_id or f"fleetgate-{secrets.token_hex(8)}"
+    goal = Goal(endpoint, port, template, parameters)
     dial = partial(connect, endpoint, port, ca=ca, version=mqtt_version, alpn=alpn, timeout=timeout)
     with ExitStack() as cleanup:
         with steps("prepare", f"preparing `{out}`"):
             create = _create_operation(keys, payload_format)
             register = protocol.register_thing(template, payload_format)
             _check_parameters(parameters)
-            authorities = _read(Path(ca))
+            authorities = _read_authorities(ca)
+            tls.check(ca, claim_cert, claim_key)
             directory = cleanup.enter_context(identity.open_directory(Path(out)))
             directory.check([Path(ca), Path(claim_cert), Path(claim_key)])
-            own_key = None if keys else ec.generate_private_key(ec.SECP256R1())
-        with steps("connect", f"connecting to `{endpoint}:{port}` as `{claim_client}`"):
-            claim = cleanup.enter_context(
-                dial(certificate=claim_cert, key=claim_key, client_id=claim_client)
+            device = registration.recall(directory, goal)
+        if device is None:
+            claim = partial(dial, certificate=claim_cert, key=claim_key, client_id=claim_client)
+            device = _register(
+                steps, claim, claim_client, create, register, directory, goal, keys, timeout
             )
+            which = "the new certificate"
+        else:
+            which = "the certificate that is registered already"
+        with steps("reconnect", f"connecting as `{device.client_id}` with {which}"):
+            own = partial(
+                dial,
+                certificate=directory.path / identity.CERTIFICATE,
+                key=directory.path / identity.PRIVATE_KEY,
+                client_id=device.client_id,
+            )
+            _prove(own, device, directory, timeout)
+        with steps("finish", f"writing `{identity.CONFIGURATION}`"):
+            files = _finish(directory, goal, device, authorities)
+    return Provisioned(
+        device.thing_name,
+        device.certificate_id,
+        device.client_id,
+        device.device_configuration,
+        files,
+        steps.seconds,
+    )
+
+
+def _register(
+    steps: _Steps,
+    dial: Callable[[], DeviceConnection],
+    client_id: str,
+    create: Operation,
+    register: Operation,
+    directory: IdentityDirectory,
+    goal: Goal,
+    keys: bool,
+    timeout: float,
+) -> Registration:
+    """The steps with the claim, from ``connect`` to ``register``."""
+    with ExitStack() as cleanup:
+        with steps("connect", f"connecting to `{goal.endpoint}:{goal.port}` as `{client_id}`"):
+            claim = cleanup.enter_context(dial())
         with steps("subscribe", "subscribing to the answers"):
             topics = [topic for each in (create, register) for topic in _answers(each)]
             claim.subscribe(topics, timeout=timeout)
         with steps("create", f"asking for a certificate on `{create.request}`"):
-            request = protocol.csr_request(_csr(own_key, claim_client)) if own_key else {}
+            own_key = None if keys else ec.generate_private_key(ec.SECP256R1())
+            request = protocol.csr_request(_csr(own_key, client_id)) if own_key else {}
             values = _ask(claim, create, request, timeout)
             issued = protocol.issued(create, values, with_key=keys)
             key_pem = _check_issued(create, issued, own_key)
         with steps("store", f"storing key and certificate {issued.certificate_id}"):
-            files = _store(directory, issued, key_pem, endpoint, port, template)
+            registration.begin(directory, goal, issued)
+            directory.write(identity.PRIVATE_KEY, key_pem)
+            directory.write(identity.CERTIFICATE, issued.certificate_pem)
         with steps("register", f"registering on `{register.request}`"):
-            request = protocol.register_request(issued.ownership_token, parameters)
-            registered = protocol.registered(register, _ask(claim, register, request, timeout))
-        claim.disconnect()
-        own_client = registered.thing_name or claim_client
-        with steps("reconnect", f"connecting as `{own_client}` with the new certificate"):
-            own = partial(
-                dial,
-                certificate=files[identity.CERTIFICATE],
-                key=files[identity.PRIVATE_KEY],
-                client_id=own_client,
+            request = protocol.register_request(issued.ownership_token, goal.parameters)
+            answer = protocol.registered(register, _ask(claim, register, request, timeout))
+            device = Registration(
+                answer.thing_name,
+                issued.certificate_id,
+                answer.thing_name or client_id,
+                answer.device_configuration,
             )
-            _prove(own, registered, issued, timeout)
-        with steps("finish", f"writing `{identity.CONFIGURATION}`"):
-            files[identity.CA] = directory.write(identity.CA, authorities)
-            files[identity.CONFIGURATION] = directory.write_json(
-                identity.CONFIGURATION,
-                {
-                    "thingName": registered.thing_name,
-                    "certificateId": issued.certificate_id,
-                    "clientId": own_client,
-                    "endpoint": endpoint,
-                    "port": port,
-                    "template": template,
-                    "deviceConfiguration": registered.device_configuration,
-                },
-            )
-            directory.finish()
-    return Provisioned(
-        registered.thing_name,
-        issued.certificate_id,
-        own_client,
-        registered.device_configuration,
-        files,
-        steps.seconds,
+            registration.remember(directory, device)
+    return device
+
+
+def _finish(
+    directory: IdentityDirectory, goal: Goal, device: Registration, authorities: str
+) -> dict[str, Path]:
+    """Complete the identity; its files by name."""
+    directory.write(identity.CA, authorities)
+    directory.write_json(
+        identity.CONFIGURATION,
+        {
+            "thingName": device.thing_name,
+            "certificateId": device.certificate_id,
+            "clientId": device.client_id,
+            "endpoint": goal.endpoint,
+            "port": goal.port,
+            "template": goal.template,
+            "deviceConfiguration": device.device_configuration,
+        },
     )
+    directory.finish()
+    names = (identity.PRIVATE_KEY, identity.CERTIFICATE, identity.CA, identity.CONFIGURATION)
+    return {name: directory.path / name for name in names}
 
 
 class _Steps:
@@ -202,11 +246,14 @@ def _check_parameters(parameters: Mapping[Any, Any]) -> None:
             raise BadRequest(f"the parameter `{name}` is not a text: `{value!r:.80}`")
 
 
-def _read(ca: Path) -> str:
+def _read_authorities(ca: Path | str) -> str:
+    content = credentials.read(ca, "the authorities in")
     try:
-        return ca.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise ConnectionFailed(f"cannot read the authorities in `{ca}`: {error}") from error
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConnectionFailed(
+            f"the authorities in `{ca}` cannot be used: a PEM file is wanted, and this is no text"
+        ) from error
 
 
 def _answers(operation: Operation) -> tuple[str, str]:
@@ -264,32 +311,11 @@ def _check_issued(
     return text
 
 
-def _store(
-    directory: IdentityDirectory,
-    issued: Issued,
-    key_pem: str,
-    endpoint: str,
-    port: int,
-    template: str,
-) -> dict[str, Path]:
-    directory.write_json(
-        identity.PENDING,
-        {
-            "certificateId": issued.certificate_id,
-            "certificateOwnershipToken": issued.ownership_token,
-            "endpoint": endpoint,
-            "port": port,
-            "template": template,
-        },
-    )
-    return {
-        identity.PRIVATE_KEY: directory.write(identity.PRIVATE_KEY, key_pem),
-        identity.CERTIFICATE: directory.write(identity.CERTIFICATE, issued.certificate_pem),
-    }
-
-
 def _prove(
-    dial: Callable[[], DeviceConnection], registered: Registered, issued: Issued, timeout: float
+    dial: Callable[[], DeviceConnection],
+    device: Registration,
+    directory: IdentityDirectory,
+    timeout: float,
 ) -> None:
     """Connect with the new identity and exchange a packet, trying again until `timeout`."""
     deadline = time.monotonic() + timeout
@@ -299,11 +325,12 @@ def _prove(
             with dial() as connection:
                 connection.ping(timeout=timeout)
             return
-        except (ConnectionFailed, ConnectionLost, NoAnswer) as error:
+        except ProvisioningError as error:
             if time.monotonic() + pause >= deadline:
                 raise ConnectionFailed(
-                    f"the device is registered (thing `{registered.thing_name}`, certificate "
-                    f"{issued.certificate_id}), but its new certificate does not connect: "
+                    f"the device is registered ({device}) and stays so, but it does not connect. "
+                    "Run this again to try its certificate again, or remove the directory "
+                    f"`{directory.path}` to start again with another one. What happened: "
                     f"{error.message}",
                     waited=timeout,
                 ) from error

@@ -1,0 +1,151 @@
+"""Files for TLS that cannot be used: which one it is, and what it should be."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from fleetgate.device import tls
+from fleetgate.device.errors import ConnectionFailed
+from fleetgate.pki import issue
+from tests.device.conftest import Files, Issuer
+
+
+def refusal(files: Files) -> str:
+    with pytest.raises(ConnectionFailed) as caught:
+        tls.context(files.ca, files.certificate, files.key)
+    message = caught.value.message
+    assert "[" not in message  # neither [Errno 2] nor [SSL: ...]
+    assert "_ssl.c" not in message
+    return message
+
+
+def test_files_that_fit_are_taken(claim: Files) -> None:
+    tls.context(claim.ca, claim.certificate, claim.key)
+
+
+@pytest.mark.parametrize(
+    ("file", "what"),
+    [("ca", "authorities in"), ("certificate", "certificate"), ("key", "key")],
+)
+def test_a_missing_file_is_named_once(file: str, what: str, claim: Files, tmp_path: Path) -> None:
+    files = {"ca": claim.ca, "certificate": claim.certificate, "key": claim.key}
+    missing, directory = tmp_path / "none", tmp_path
+    assert refusal(Files(**{**files, file: missing})) == (
+        f"cannot read the {what} `{missing}`: No such file or directory"
+    )
+    assert refusal(Files(**{**files, file: directory})) == (
+        f"cannot read the {what} `{directory}`: Is a directory"
+    )
+
+
+@pytest.mark.parametrize("content", [b"", b"gibberish", b"\xff\xfe\0"])
+def test_a_file_of_something_else_is_named(content: bytes, claim: Files, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_bytes(content)
+    message = refusal(Files(other, claim.certificate, claim.key))
+    assert message.startswith(f"the authorities in `{other}` cannot be used: ")
+    message = refusal(Files(claim.ca, other, claim.key))
+    assert (
+        message == f"`{other}` holds no certificate: a PEM file with `BEGIN CERTIFICATE` is wanted"
+    )
+    message = refusal(Files(claim.ca, claim.certificate, other))
+    assert message == f"`{other}` holds no private key: a PEM file with `PRIVATE KEY` is wanted"
+
+
+def test_damaged_files_are_named(claim: Files, tmp_path: Path) -> None:
+    certificate, key = tmp_path / "certificate", tmp_path / "key"
+    for source, target in ((claim.certificate, certificate), (claim.key, key)):
+        lines = source.read_text().splitlines(keepends=True)
+        target.write_text("".join([lines[0], *lines[2:]]))
+    assert "the certificate in" in (message := refusal(Files(claim.ca, certificate, claim.key)))
+    assert f"`{certificate}` is damaged" in message
+    assert f"the key in `{key}` is damaged" in refusal(Files(claim.ca, claim.certificate, key))
+    assert f"`{certificate}` cannot be used" in refusal(
+        Files(certificate, claim.certificate, claim.key)
+    )
+
+
+def test_exchanged_files_are_told(claim: Files) -> None:
+    message = refusal(Files(claim.ca, claim.key, claim.certificate))
+    assert message == (
+        f"`{claim.key}` holds no certificate but a private key; are certificate and key exchanged?"
+    )
+    message = refusal(Files(claim.ca, claim.certificate, claim.certificate))
+    assert message == (
+        f"`{claim.certificate}` holds no private key but a certificate; "
+        "are certificate and key exchanged?"
+    )
+
+
+def test_files_that_do_not_belong_together_are_told(
+    claim: Files, stranger: Files, tmp_path: Path
+) -> None:
+    kind = tmp_path / "rsa.key"
+    kind.write_bytes(
+        rsa.generate_private_key(65537, 2048).private_bytes(
+            Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()
+        )
+    )
+    for key in (stranger.key, kind):
+        assert refusal(Files(claim.ca, claim.certificate, key)) == (
+            f"the certificate `{claim.certificate}` and the key `{key}` do not belong together: "
+            "the certificate is for another key"
+        )
+
+
+@pytest.mark.parametrize("form", [PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL])
+def test_an_encrypted_key_is_refused_and_nobody_is_asked(
+    form: PrivateFormat, claim: Files, tmp_path: Path
+) -> None:
+    key = load_pem_private_key(claim.key.read_bytes(), None)
+    encrypted = tmp_path / "encrypted.key"
+    encrypted.write_bytes(key.private_bytes(Encoding.PEM, form, BestAvailableEncryption(b"secret")))
+    assert refusal(Files(claim.ca, claim.certificate, encrypted)) == (
+        f"the key in `{encrypted}` is encrypted: a key without a password is wanted"
+    )
+
+
+@pytest.mark.needs("openssl")
+def test_what_openssl_alone_refuses_is_told_in_its_words(issuer: Issuer, tmp_path: Path) -> None:
+    """A key that is too small for its security level: certificate and key are fine otherwise."""
+    files = issuer.write("small", issue.DEVICE)
+    key, certificate = tmp_path / "small.key", tmp_path / "small.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:512", "-nodes", "-subj", "/CN=small"),
+            *("-keyout", str(key), "-out", str(certificate)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    message = refusal(Files(files.ca, certificate, key))
+    assert message.endswith("ee key too small")
+
+
+def test_a_key_after_other_blocks_is_found(claim: Files, tmp_path: Path) -> None:
+    """`openssl ecparam -genkey` writes the curve first; some keep both in one file."""
+    both = tmp_path / "both.pem"
+    both.write_bytes(claim.certificate.read_bytes() + claim.key.read_bytes())
+    tls.context(claim.ca, both, both)
+
+
+def test_files_that_can_be_read_only_once_are_not_touched_by_the_check(claim: Files) -> None:
+    reader, writer = os.pipe()
+    try:
+        tls.check(claim.ca, f"/dev/fd/{reader}", claim.key)
+        tls.check(claim.ca, claim.certificate, f"/dev/fd/{reader}")
+    finally:
+        os.close(reader)
+        os.close(writer)

@@ -1,0 +1,58 @@
+"""What the command line makes of its arguments."""
+
+from __future__ import annotations
+
+import pytest
+
+from fleetgate.cli import _endpoint, _parameters
+from fleetgate.errors import Error
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("localhost", "localhost", 8883),
+        ("localhost:1", "localhost", 1),
+        ("iot.example.com:65535", "iot.example.com", 65535),
+        ("192.0.2.1:443", "192.0.2.1", 443),
+        ("::1", "::1", 8883),
+        ("[::1]", "::1", 8883),
+        ("[fe80::1%eth0]:443", "fe80::1%eth0", 443),
+    ],
+)
+def test_an_endpoint_is_a_host_and_maybe_a_port(text: str, host: str, port: int) -> None:
+    assert _endpoint(text) == (host, port)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", ":8883", "localhost:", "localhost:mqtt", "localhost:-1", "localhost:²"),
+        *("https://localhost:8883", "mqtts://localhost", "localhost:8883/", "a b:1", "user@a:1"),
+        *("a:b:1", "x::1", "[localhost]:1", "[::1:8883", "::1]:1", "[]:1"),
+    ],
+)
+def test_an_endpoint_that_is_none_is_refused_with_the_rule(text: str) -> None:
+    with pytest.raises(Error) as caught:
+        _endpoint(text)
+    assert caught.value.message == (
+        f"--endpoint `{text}`: HOST or HOST:PORT is expected, without a scheme such as `https://`"
+    )
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "88831", "9" * 5000])
+def test_a_port_out_of_range_is_refused_with_the_range(port: str) -> None:
+    with pytest.raises(Error) as caught:
+        _endpoint(f"localhost:{port}")
+    assert "the port has to be from 1 to 65535" in caught.value.message
+    assert len(caught.value.message) < 200
+
+
+def test_parameters_are_text_to_text() -> None:
+    assert _parameters('{"SerialNumber": "0042"}') == {"SerialNumber": "0042"}
+    for text in ("[]", "7", '{"a": 1}', '{"a": {}}'):
+        with pytest.raises(Error, match="has to be a JSON object of text to text"):
+            _parameters(text)
+    for text in ("", "{", "a=1", "[" * 100_000):
+        with pytest.raises(Error, match="--parameters is not JSON"):
+            _parameters(text)
