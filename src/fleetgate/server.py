@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -22,12 +22,12 @@ from importlib.resources import files
 from pathlib import Path
 
 import msgspec
-import uvicorn
 
 from fleetgate import data_directory
 from fleetgate.data_directory import Credentials, DataDirectoryError, Endpoints
 from fleetgate.errors import Error, ServiceUnavailableException
 from fleetgate.gateway import services as gateway_services
+from fleetgate.gateway.http import HttpServer, http_server
 from fleetgate.gateway.mqtt import Gateway
 from fleetgate.gateway.reserved import Reserved
 from fleetgate.gateway.rest import Rest
@@ -101,18 +101,7 @@ async def serve(settings: Settings, ready: Callable[[Endpoints, Path], None]) ->
             {credentials.access_key_id: credentials.secret_access_key}.get,
             partial(_reset, services, gateway) if settings.allow_reset else None,
         )
-        http = _HttpServer(
-            uvicorn.Config(
-                rest,
-                http="httptools",
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_graceful_shutdown=int(GRACE),
-            )
-        )
+        http = http_server(rest, grace=GRACE)
         serving = asyncio.create_task(http.serve(sockets=[http_socket]), name="http")
         stack.push_async_callback(_stop_http, http, serving)
         sweeping = asyncio.create_task(_sweep_for_ever(services), name="sweep")
@@ -140,20 +129,6 @@ async def serve(settings: Settings, ready: Callable[[Endpoints, Path], None]) ->
             ended.result()
             raise Error(f"the {ended.get_name()} part of the server ended unasked")
         log.info("event=stopping")
-
-
-class _HttpServer(uvicorn.Server):
-    """uvicorn without its signal handlers: the server as a whole has one way to stop."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Does nothing where uvicorn would take SIGTERM and SIGINT for itself."""
-        yield
-
-    async def wait_started(self) -> None:
-        """Returns when requests are answered; uvicorn offers no event for it."""
-        while not self.started:  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
 
 
 def _services(settings: Settings, path: Path, store: Store) -> Services:
@@ -247,7 +222,7 @@ async def _sweep_for_ever(services: Services) -> None:
             await asyncio.sleep(min(SWEEP_INTERVAL, services.ownership_token_seconds))
 
 
-async def _stop_http(http: _HttpServer, serving: asyncio.Task[None]) -> None:
+async def _stop_http(http: HttpServer, serving: asyncio.Task[None]) -> None:
     http.should_exit = True
     await serving
 

@@ -137,6 +137,13 @@ def test_every_declared_error_is_what_botocore_reads(iot: Service, judge: Any) -
             assert parsed["ResponseMetadata"]["HTTPStatusCode"] == status
 
 
+def test_what_is_not_utf8_in_an_error_becomes_question_marks() -> None:
+    text = b"a\xffb".decode(errors="surrogateescape")
+    error = ResourceAlreadyExistsException(text, resourceId=text)
+    body = restjson.encode_error(error, "r")[2]
+    assert msgspec.json.decode(body) == {"message": "a?b", "resourceId": "a?b"}
+
+
 def test_the_members_of_an_error_are_in_its_body() -> None:
     error = ResourceAlreadyExistsException("there", resourceId="lamp", resourceArn=None)
     status, headers, body = restjson.encode_error(error, "r")

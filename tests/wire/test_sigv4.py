@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from email.utils import formatdate
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from fleetgate.errors import (
     InvalidSignatureException,
     UnrecognizedClientException,
 )
+from fleetgate.wire import sigv4
 from tests.wire.signed_request import KEY, NOW, SECRET, Request, Signer
 
 PATHS = [
@@ -168,6 +170,17 @@ def test_an_unknown_access_key_is_refused(sign: Signer) -> None:
 
 
 # --- here and now -----------------------------------------------------------------------------
+
+
+def test_what_needs_no_body_is_checked_without_one(sign: Signer) -> None:
+    signed = sign(body=b"anything").parse()
+    here: dict[str, Any] = {"now": NOW.timestamp(), "region": "us-east-1", "service": "iot"}
+    assert sigv4.check(signed, SECRET, **here) == SECRET
+    with pytest.raises(UnrecognizedClientException):
+        sigv4.check(signed, None, **here)
+    for other in ({"now": NOW.timestamp() + 901}, {"region": "eu-west-1"}, {"service": "sts"}):
+        with pytest.raises(InvalidSignatureException):
+            sigv4.check(signed, SECRET, **(here | other))
 
 
 @pytest.mark.parametrize(

@@ -153,15 +153,20 @@ def encode_response(operation: Operation, result: Mapping[str, Any]) -> tuple[in
 def encode_error(error: ServiceError, request_id: str) -> tuple[int, Headers, bytes]:
     """The status, headers and body that tell a caller of an error.
 
+    What the caller sent and was not UTF-8 (``surrogateescape``) becomes question marks.
     Source: Smithy specification, "AWS restJson1 protocol", operation error serialization.
     """
-    members = {name: value for name, value in error.members.items() if value is not None}
+    members = {
+        name: _sendable(value) if isinstance(value, str) else value
+        for name, value in ({"message": error.message} | error.members).items()
+        if value is not None
+    }
     headers = {
         "content-type": "application/json",
         "x-amzn-errortype": error.code(),
         "x-amzn-requestid": request_id,
     }
-    return error.status, headers, msgspec.json.encode({"message": error.message} | members)
+    return error.status, headers, msgspec.json.encode(members)
 
 
 # --- reading -------------------------------------------------------------------------------
@@ -273,6 +278,10 @@ def _members_of_body(shape: Shape, document: Any) -> dict[str, Any]:
 
 
 # --- writing -------------------------------------------------------------------------------
+
+
+def _sendable(text: str) -> str:
+    return text.encode(errors="replace").decode()
 
 
 def _header_text(value: Any, path: str) -> str:

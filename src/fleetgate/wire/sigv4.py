@@ -3,8 +3,9 @@
 Theory of operation. :func:`parse_authorization` reads what a request says about its signature,
 from the Authorization header or from the ``X-Amz-*`` fields of a presigned query, and puts the
 request into canonical form. The caller looks up the secret by ``access_key`` (and
-``security_token``) and passes it to :func:`verify`. Deriving a signing key takes four HMACs and
-its outcome holds for a day, so derived keys are kept in a small bounded cache.
+``security_token``) and passes it to :func:`check`, which needs no body and so comes before one
+is read, then to :func:`verify`. Deriving a signing key takes four HMACs and its outcome holds
+for a day, so derived keys are kept in a small bounded cache.
 
 Source: AWS General Reference / IAM User Guide, "Create a signed AWS API request" and
 "Troubleshoot Signature Version 4"; the texts of the errors are AWS's where they are known.
@@ -142,6 +143,23 @@ def parse_authorization(
     )
 
 
+def check(signed: Signed, secret_key: str | None, *, now: float, region: str, service: str) -> str:
+    """The secret key, when the request says that it was signed by somebody known, for this
+    service, now. Whether that is true is for :func:`verify`.
+
+    `secret_key` is None when the access key (with its security token) is unknown; `now` is in
+    seconds since the epoch.
+
+    Raises UnrecognizedClientException for an unknown access key, else
+    InvalidSignatureException.
+    """
+    if secret_key is None:
+        raise UnrecognizedClientException("The security token included in the request is invalid.")
+    _check_scope(signed, region, service)
+    _check_time(signed, now)
+    return secret_key
+
+
 def verify(
     signed: Signed,
     secret_key: str | None,
@@ -153,17 +171,10 @@ def verify(
 ) -> None:
     """Return when the request was signed with `secret_key`, for this service, now.
 
-    `secret_key` is None when the access key (with its security token) is unknown;
-    `body_sha256` is the hash of the body as it arrived, in lower-case hex; `now` is in seconds
-    since the epoch.
-
-    Raises UnrecognizedClientException for an unknown access key, else
-    InvalidSignatureException.
+    `body_sha256` is the hash of the body as it arrived, in lower-case hex; the others, and the
+    errors, are those of :func:`check`.
     """
-    if secret_key is None:
-        raise UnrecognizedClientException("The security token included in the request is invalid.")
-    _check_scope(signed, region, service)
-    _check_time(signed, now)
+    secret_key = check(signed, secret_key, now=now, region=region, service=service)
     if signed.content_sha256 is not None and signed.content_sha256 != body_sha256:
         raise InvalidSignatureException(
             "the x-amz-content-sha256 header is not the SHA-256 of the body; "
