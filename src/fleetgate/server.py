@@ -27,7 +27,7 @@ from fleetgate import data_directory
 from fleetgate.data_directory import Credentials, DataDirectoryError, Endpoints
 from fleetgate.errors import Error, ServiceUnavailableException
 from fleetgate.gateway import services as gateway_services
-from fleetgate.gateway.http import HttpServer, http_server
+from fleetgate.gateway.http import HttpLimits, HttpServer, http_server
 from fleetgate.gateway.mqtt import Gateway
 from fleetgate.gateway.reserved import Reserved
 from fleetgate.gateway.rest import Rest
@@ -90,10 +90,14 @@ async def serve(settings: Settings, ready: Callable[[Endpoints, Path], None]) ->
         gateway = _gateway(path, services, provisioning_door)
         services.certificate_changed = gateway.disconnect_certificate
         stack.push_async_callback(gateway.close, GRACE)
-        mqtt_port = await _listen_for_devices(gateway, settings.mqtt)
+        mqtt_sockets = _bind("MQTT", settings.mqtt)
+        mqtt_port = mqtt_sockets[0].getsockname()[1]
+        for listener in mqtt_sockets:
+            await gateway.listen_on(listener)
 
-        http_socket = _listen(settings.http)
-        stack.callback(http_socket.close)
+        http_sockets = _bind("HTTP", settings.http)
+        for listener in http_sockets:
+            stack.callback(listener.close)
         credentials = data_directory.load_credentials(path, _given_credentials(settings))
         rest = Rest(
             services,
@@ -101,8 +105,8 @@ async def serve(settings: Settings, ready: Callable[[Endpoints, Path], None]) ->
             {credentials.access_key_id: credentials.secret_access_key}.get,
             partial(_reset, services, gateway) if settings.allow_reset else None,
         )
-        http = http_server(rest, grace=GRACE)
-        serving = asyncio.create_task(http.serve(sockets=[http_socket]), name="http")
+        http = http_server(rest, grace=GRACE, limits=HttpLimits(max_connections=_connections()[1]))
+        serving = asyncio.create_task(http.serve(sockets=http_sockets), name="http")
         stack.push_async_callback(_stop_http, http, serving)
         sweeping = asyncio.create_task(_sweep_for_ever(services), name="sweep")
         stack.callback(sweeping.cancel)
@@ -111,7 +115,7 @@ async def serve(settings: Settings, ready: Callable[[Endpoints, Path], None]) ->
         await asyncio.wait([starting, serving], return_when=asyncio.FIRST_COMPLETED)
 
         endpoints = Endpoints(
-            http_url=_url(settings.http[0], http_socket.getsockname()[1]),
+            http_url=_url(settings.http[0], http_sockets[0].getsockname()[1]),
             mqtt_host=services.host_names[0],
             mqtt_port=mqtt_port,
             ca_file=str(path / "ca.pem"),
@@ -182,6 +186,7 @@ def _gateway(path: Path, services: Services, door: Reserved) -> Gateway:
             provision=door.provision,
         ),
         server_context(certificate_file, key_file),
+        max_connections=_connections()[0],
     )
 
 
@@ -227,26 +232,27 @@ async def _stop_http(http: HttpServer, serving: asyncio.Task[None]) -> None:
     await serving
 
 
-async def _listen_for_devices(gateway: Gateway, address: Address) -> int:
-    host, port = address
-    try:
-        return (await gateway.listen(host, port))[1]
-    except OSError as error:
-        raise Error(f"cannot listen for MQTT on {host}:{port}: {error.strerror}") from None
+def _bind(door: str, address: Address) -> list[socket.socket]:
+    """Sockets on every address a host name stands for, all on the same port.
 
-
-def _listen(address: Address) -> socket.socket:
+    ``::`` takes IPv4 connections too. Raises Error when the port cannot be had.
+    """
     host, port = address
+    bound: list[socket.socket] = []
     try:
-        family, kind, protocol, _, bound = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(bound)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, where in found:
+            listener = socket.socket(family, kind, protocol)
+            bound.append(listener)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, len(found) > 1)
+            listener.bind((where[0], port or bound[0].getsockname()[1], *where[2:]))
     except OSError as error:
-        raise Error(f"cannot listen for HTTP on {host}:{port}: {error.strerror}") from None
-    return listener
+        for listener in bound:
+            listener.close()
+        raise Error(f"cannot listen for {door} on {host}:{port}: {error.strerror}") from None
+    return bound
 
 
 def _url(host: str, port: int) -> str:
