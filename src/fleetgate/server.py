@@ -275,11 +275,13 @@ def _guard_process() -> None:
 
 
 def _connections() -> tuple[int, int]:
-    """How many connections of devices and of HTTP callers the file descriptors allow for."""
+    """How many connections of devices and of HTTP callers the file descriptors allow for.
+
+    Some are left over: a burst of connections has its descriptors before any is turned away.
+    """
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    spare = max(files - 64, 64)
-    http = min(spare // 4, 1000)
-    return min(spare - http, 100_000), http
+    http = min(files // 8, 512)
+    return min(max(files - http - 4096, files // 2), 100_000), http
 
 
 class LogFormatter(logging.Formatter):

@@ -25,14 +25,22 @@ class Broker:
         clean: bool = True,
         expiry: float = 0,
         will_delay: float | None = None,
+        will_size: int = 0,
+        owner: str = "certificate",
         now: float = 0,
     ) -> tuple[Session, Recorder, bool]:
         link = Recorder()
         will = None
         if will_delay is not None:
-            will = Will(will_delay, lambda: self.released.append(client_id))
+            will = Will(will_delay, lambda: self.released.append(client_id), will_size)
         session, present = self.router.open(
-            client_id, link, clean=clean, expiry_interval=expiry, will=will, now=now
+            client_id,
+            link,
+            owner=owner,
+            clean=clean,
+            expiry_interval=expiry,
+            will=will,
+            now=now,
         )
         for topic_filter in topic_filters:
             self.router.subscribe(session, topic_filter, Granted(1))
@@ -177,6 +185,82 @@ def test_sessions_without_a_connection_are_bounded() -> None:
         session, link, _ = broker.open(f"lamp{number}", expiry=60)
         broker.router.close(session, link, with_will=True, now=0)
     assert len(broker.router) == 2
+
+
+def leave(broker: Broker, client_id: str, *topic_filters: str, **options: Any) -> None:
+    """A session without a connection."""
+    session, link, _ = broker.open(client_id, *topic_filters, **{"expiry": 60, **options})
+    broker.router.close(session, link, with_will=True, now=options.get("now", 0))
+
+
+def test_the_oldest_session_of_a_certificate_gives_way(caplog: pytest.LogCaptureFixture) -> None:
+    broker = Broker(Limits(offline_sessions_of_one=2))
+    leave(broker, "other", "a", owner="other")
+    for number in range(3):
+        leave(broker, f"lamp{number}", "a", will_delay=30)
+    assert len(broker.router) == 3
+    assert broker.released == ["lamp0"]
+    assert broker.router.owner_of("lamp0", 0) is None
+    assert broker.publish("a") == 3
+    assert "event=session-ended client='lamp0'" in caplog.text
+
+
+def test_a_session_that_came_back_is_not_the_oldest_any_more() -> None:
+    broker = Broker(Limits(offline_sessions_of_one=2))
+    for client_id in ("a", "b", "a", "c"):
+        leave(broker, client_id, clean=False)
+    assert broker.router.owner_of("a", 0) == "certificate"
+    assert broker.router.owner_of("b", 0) is None
+
+
+def test_sessions_are_counted_for_the_certificate_that_used_them_last() -> None:
+    broker = Broker(Limits(offline_sessions_of_one=2))
+    leave(broker, "a", owner="old")
+    leave(broker, "b", owner="old")
+    leave(broker, "a", owner="new", clean=False)
+    leave(broker, "c", owner="old")
+    assert len(broker.router) == 3
+    for client_id in ("a", "b", "c"):
+        broker.open(client_id, clean=False)
+    assert broker.router._offline == {}
+
+
+def test_a_session_has_an_owner_as_long_as_it_lives(broker: Broker) -> None:
+    assert broker.router.owner_of("lamp", 0) is None
+    session, link, _ = broker.open("lamp", expiry=60)
+    assert broker.router.owner_of("lamp", 0) == "certificate"
+    broker.router.close(session, link, with_will=True, now=0)
+    assert broker.router.owner_of("lamp", 59) == "certificate"
+    assert broker.router.owner_of("lamp", 60) is None  # although nobody has noticed yet
+
+
+def test_wills_and_subscriptions_count_as_bytes_kept() -> None:
+    broker = Broker(Limits(all_queued_bytes=5000))
+    for _ in range(3):
+        leave(broker, "lamp", "a" * 256, "b", will_delay=30, will_size=4000)
+        assert not broker.router.has_room(1000)
+        broker.open("lamp", clean=True)
+        assert broker.router.has_room(4800)
+    broker.open("lamp", "a", "a", "b")
+    assert not broker.router.has_room(4800)
+    session, _, _ = broker.open("lamp", clean=True)
+    broker.router.subscribe(session, "a", Granted(1))
+    broker.router.subscribe(session, "a", Granted(0))
+    broker.router.unsubscribe(session, "a")
+    broker.router.unsubscribe(session, "a")
+    assert broker.router.has_room(5000)
+    assert not broker.router.has_room(5001)
+
+
+def test_no_session_is_kept_beyond_the_bytes_of_all(caplog: pytest.LogCaptureFixture) -> None:
+    broker = Broker(Limits(all_queued_bytes=5000))
+    leave(broker, "first", will_delay=30, will_size=4000)
+    leave(broker, "second", will_delay=30, will_size=4000)
+    assert len(broker.router) == 1
+    assert broker.released == ["second"]
+    assert "event=session-not-kept client='second'" in caplog.text
+    broker.deadlines.expire(31)
+    assert broker.router.has_room(5000)
 
 
 def test_clear_forgets_the_sessions_nobody_is_connected_to(broker: Broker) -> None:

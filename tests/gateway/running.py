@@ -170,6 +170,11 @@ class Running:
         listening = asyncio.run_coroutine_threadsafe(self.gateway.listen(host, 0), self._loop)
         self.address = listening.result(PATIENCE)
 
+    def listen_on(self, sock: socket.socket) -> None:
+        """The same with a socket."""
+        listening = asyncio.run_coroutine_threadsafe(self.gateway.listen_on(sock), self._loop)
+        self.address = listening.result(PATIENCE)
+
     def do(self, function: Callable[[], T]) -> T:
         """Call `function` on the gateway's loop."""
 
@@ -238,7 +243,8 @@ class Running:
             policies=self._policies,
             policy_epoch=lambda: self.epoch,
             is_request=lambda topic: (
-                topic.startswith("$aws/certificates/create") and topic.endswith(("/json", "/cbor"))
+                topic.startswith(("$aws/certificates/create", "$aws/provisioning-templates/t/"))
+                and topic.endswith(("/json", "/cbor"))
             ),
             provision=self._provision,
             clock=self._clock,

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from pathlib import Path
 
 import pytest
 
 from fleetgate.gateway.services import ProvisioningRequest, Reply
-from fleetgate.mqtt.packets import Disconnect, Puback, Publish, Version
-from tests.gateway.running import ALLOW_ALL, CREATE, Running
+from fleetgate.mqtt.packets import (
+    Disconnect,
+    Puback,
+    Publish,
+    Unsuback,
+    Unsubscribe,
+    Version,
+)
+from tests.gateway.running import ALLOW_ALL, CREATE, Running, make_credentials
 
 VERSIONS = pytest.mark.parametrize("version", [4, 5])
 ACCEPTED = CREATE + "/accepted"
 REJECTED = CREATE + "/rejected"
+REGISTER = "$aws/provisioning-templates/t/provision/json"
 CSR = "$aws/certificates/create-from-csr/cbor"
 
 
@@ -89,20 +99,54 @@ def test_the_reply_has_the_granted_qos(
         assert device.silent(0.05)
 
 
-@pytest.mark.parametrize(
-    "subscribed", ["", REJECTED, "#", "$aws/certificates/create/cbor/accepted"]
-)
+@pytest.mark.parametrize("subscribed", ["", REGISTER + "/rejected", "#", ACCEPTED])
 def test_a_reply_nobody_subscribed_to_is_dropped_and_the_log_says_so(
     running: Running, log: list[str], subscribed: str
 ) -> None:
     with running.connect() as device:
         if subscribed:
             device.subscribe(subscribed)
-        device.publish(CREATE)
+        device.publish(REGISTER)
         assert device.silent()
     line = next(line for line in log if "event=answer-dropped" in line)
+    for word in ("client='lamp'", running.device.certificate_id, f"not subscribed to `{REGISTER}/"):
+        assert word in line
+
+
+@pytest.mark.parametrize("subscribed", ["", REJECTED, "#", CSR + "/accepted"])
+def test_a_certificate_that_nobody_could_receive_is_not_made(
+    running: Running, log: list[str], subscribed: str
+) -> None:
+    gate = Gate(running)
+    with running.connect() as device:
+        if subscribed:
+            device.subscribe(subscribed)
+        device.publish(CREATE)
+        assert device.silent()
+        device.subscribe(ACCEPTED)  # too late for the first one
+        device.publish(CREATE, b"again")
+        gate.wait_for(1)
+        gate.let_go()
+        assert device.message().payload == b"secret again"
+    assert [request.payload for request in gate.begun] == [b"again"]
+    (line,) = [line for line in log if "event=request-refused" in line]
     for word in ("client='lamp'", running.device.certificate_id, f"not subscribed to `{ACCEPTED}`"):
         assert word in line
+
+
+def test_a_certificate_that_the_policy_keeps_from_the_client_is_not_made(
+    running: Running, log: list[str]
+) -> None:
+    gate = Gate(running)
+    running.allow(
+        "Allow Connect *", "Allow Publish *", "Allow Subscribe *", "Deny Receive topic/$aws/*"
+    )
+    with running.connect() as device:
+        device.subscribe(ACCEPTED)
+        device.publish(CREATE)
+        assert device.silent()
+    assert gate.begun == []
+    assert any("event=request-refused" in line and "iot:Receive" in line for line in log)
 
 
 def test_a_reply_the_policy_does_not_let_through_is_dropped(
@@ -110,13 +154,13 @@ def test_a_reply_the_policy_does_not_let_through_is_dropped(
 ) -> None:
     running.allow(
         "Allow Connect *",
-        "Allow Publish topic/$aws/certificates/*",
-        "Allow Subscribe topicfilter/$aws/certificates/*",
+        "Allow Publish topic/$aws/*",
+        "Allow Subscribe topicfilter/$aws/*",
         "Allow Receive topic/$aws/certificates/create-from-csr/*",
     )
     with running.connect() as device:
-        device.subscribe(ACCEPTED, CSR + "/accepted")
-        device.publish(CREATE)
+        device.subscribe(REGISTER + "/accepted", CSR + "/accepted")
+        device.publish(REGISTER)
         device.publish(CSR)
         assert device.message().topic == CSR + "/accepted"
     assert any("event=answer-dropped" in line and "iot:Receive" in line for line in log)
@@ -170,6 +214,95 @@ def test_a_reply_waits_for_the_receive_maximum_of_the_client(running: Running) -
         assert device.message().topic == ACCEPTED
 
 
+def test_a_reply_that_waited_is_not_sent_to_who_has_unsubscribed(
+    running: Running, log: list[str]
+) -> None:
+    with running.connect("lamp", 5, properties={"receive_maximum": 1}) as device:
+        device.subscribe(ACCEPTED, "a")
+        device.publish("a")
+        first = device.message(acknowledge=False)
+        device.publish(CREATE)
+        assert device.silent()
+        device.send(Unsubscribe(device.core.next_packet_id(), (ACCEPTED,)))
+        device.expect(Unsuback)
+        device.publish("a", b"next")
+        assert first.packet_id is not None
+        device.send(Puback(first.packet_id))
+        assert device.message().payload == b"next"
+        assert device.silent()
+    assert any("event=answer-dropped" in line and "not subscribed" in line for line in log)
+
+
+def test_a_reply_that_waited_is_not_sent_to_who_may_not_have_it_any_more(
+    running: Running, log: list[str]
+) -> None:
+    with running.connect("lamp", 5, properties={"receive_maximum": 1}) as device:
+        device.subscribe(ACCEPTED, "a")
+        device.publish("a")
+        first = device.message(acknowledge=False)
+        device.publish(CREATE)
+        assert device.silent()
+        running.allow("Allow Connect *", "Allow Publish topic/*", "Allow Receive topic/a")
+        assert first.packet_id is not None
+        device.send(Puback(first.packet_id))
+        assert device.silent()
+        device.publish("a", b"next")
+        assert device.message().payload == b"next"
+    assert any("event=answer-dropped" in line and "iot:Receive" in line for line in log)
+
+
+def test_a_reply_larger_than_the_client_takes_is_dropped_and_the_log_tells_the_sizes(
+    running: Running, log: list[str]
+) -> None:
+    async def large(request: ProvisioningRequest) -> Reply:
+        return Reply(request.topic + "/accepted", bytes(600))
+
+    running.answer = large
+    with running.connect("lamp", 5, properties={"maximum_packet_size": 512}) as device:
+        device.subscribe(ACCEPTED)
+        device.publish(CREATE)
+        assert device.silent()
+    line = next(line for line in log if "event=answer-dropped" in line)
+    size = 1 + 2 + 2 + len(ACCEPTED) + 2 + 1 + 600
+    assert f"PUBLISH of {size} bytes is larger than the 512 bytes" in line
+
+
+def test_64_requests_of_one_certificate_are_carried_out_at_a_time(
+    running: Running, tmp_path: Path
+) -> None:
+    other = make_credentials(tmp_path, "other")
+    running.register(other)
+    gate = Gate(running)
+    with contextlib.ExitStack() as stack:
+        devices = [
+            stack.enter_context(running.connect(f"lamp{number}", keep_alive=600))
+            for number in range(66)
+        ]
+        for number, device in enumerate(devices):
+            device.subscribe(ACCEPTED)
+            device.publish(CREATE, str(number).encode())
+        gate.wait_for(64)
+        stranger = stack.enter_context(running.connect("door", credentials=other))
+        stranger.subscribe(ACCEPTED)
+        stranger.publish(CREATE, b"other")
+        gate.wait_for(65)
+        assert [each.client_id for each in gate.begun[:64]] == [f"lamp{n}" for n in range(64)]
+        assert gate.begun[64].payload == b"other"
+        assert devices[64].silent()
+        assert len(gate.begun) == 65
+        gate.let_go(7)
+        gate.wait_for(66)
+        assert gate.begun[65].client_id == "lamp64"
+        devices[65].socket.close()
+        gate.let_go(8)
+        assert devices[8].message().payload == b"secret 8"
+        assert devices[64].silent()
+        assert len(gate.begun) == 66
+    running.eventually(lambda: len(running.gateway) == 0)
+    for number in range(len(gate.begun)):
+        gate.let_go(number)
+
+
 def test_a_waiting_reply_goes_before_the_messages_of_the_session(running: Running) -> None:
     with running.connect("lamp", 5, properties={"receive_maximum": 1}) as device:
         device.subscribe(ACCEPTED, "a")
@@ -213,6 +346,7 @@ def test_a_reply_that_was_not_acknowledged_is_not_sent_again(running: Running) -
 def test_the_requests_of_a_client_that_has_gone_are_not_begun(running: Running) -> None:
     gate = Gate(running)
     with running.connect() as device:
+        device.subscribe(ACCEPTED)
         for _ in range(3):
             device.publish(CREATE)
         gate.wait_for(1)
@@ -226,7 +360,10 @@ def test_the_requests_of_a_client_that_has_gone_are_not_begun(running: Running) 
 def test_too_many_requests_at_once_end_the_connection(running: Running, version: Version) -> None:
     Gate(running)
     with running.connect("lamp", version) as device:
-        device.send(*(Publish(CREATE, b"{}") for _ in range(110)))
+        device.subscribe(ACCEPTED)
+        device.send(*(Publish(CREATE, b"{}") for _ in range(16)))
+        assert device.silent()
+        device.send(*(Publish(CREATE, b"{}") for _ in range(2)))  # one is being carried out
         if version == 5:
             assert device.expect(Disconnect).reason_code == 0x97
         assert device.is_closed()
@@ -235,6 +372,7 @@ def test_too_many_requests_at_once_end_the_connection(running: Running, version:
 def test_too_many_bytes_of_requests_end_the_connection(running: Running) -> None:
     Gate(running)
     with running.connect("lamp", 5) as device:
+        device.subscribe(ACCEPTED)
         for _ in range(4):
             device.send(Publish(CREATE, bytes(100_000)))
         assert device.expect(Disconnect).reason_code == 0x97
@@ -274,7 +412,7 @@ def test_an_answer_in_flight_leaves_before_the_server_stops(running: Running) ->
 def test_payloads_are_not_logged(running: Running, log: list[str]) -> None:
     gate = Gate(running)
     with running.connect() as device:
-        device.publish(CREATE, b"in the request")
+        device.publish(REGISTER, b"in the request")
         gate.wait_for(1)
         gate.let_go()
         assert device.silent()

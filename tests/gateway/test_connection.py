@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
+import socket
+import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +28,7 @@ from fleetgate.mqtt.packets import (
     Will,
 )
 from fleetgate.operations.identity import Identity
-from tests.gateway.running import Device, Running
+from tests.gateway.running import Credentials, Device, Running, make_credentials
 
 VERSIONS = pytest.mark.parametrize("version", [4, 5])
 PERSISTENT: dict[int, dict[str, Any]] = {
@@ -475,3 +480,140 @@ def test_a_will_is_published_when_the_client_breaks_the_protocol(running: Runnin
         with running.connect("lamp", will=Will("wills/lamp", b"gone")) as lamp:
             lamp.socket.sendall(b"\x00\x00")
             assert door.message().payload == b"gone"
+
+
+# --- temporary claims -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def claim(running: Running, tmp_path: Path) -> Credentials:
+    """A temporary provisioning claim."""
+    made = make_credentials(tmp_path, "claim")
+    running.register(made)
+    name = made.certificate_id
+    running.registry[name] = Identity(name, "template", time.time() + 300)
+    return made
+
+
+@VERSIONS
+@pytest.mark.parametrize("clean", [False, True])
+def test_a_temporary_claim_does_not_get_at_the_session_of_a_device(
+    running: Running, log: list[str], claim: Credentials, version: Version, clean: bool
+) -> None:
+    def refused() -> None:
+        with running.raw(claim) as thief:
+            thief.send(Connect("lamp", clean_start=clean, version=version))
+            assert thief.expect(Connack).reason_code == (5 if version == 4 else 0x87)
+            assert thief.is_closed()
+
+    with running.connect("lamp", version, **PERSISTENT[version]) as lamp:
+        lamp.subscribe("a")
+        refused()
+        lamp.send(Pingreq())
+        lamp.expect(Pingresp)
+        lamp.send(Disconnect())
+        assert lamp.is_closed()
+    with running.connect("door") as door:
+        door.publish("a", b"kept")
+    refused()
+    with running.connect("lamp", version, **PERSISTENT[version]) as lamp:
+        assert lamp.connack.session_present
+        assert lamp.message().payload == b"kept"
+    assert len([line for line in log if "temporary claim" in line]) == 2
+
+
+@VERSIONS
+def test_a_temporary_claim_has_no_persistent_session(
+    running: Running, claim: Credentials, version: Version
+) -> None:
+    options = {"credentials": claim, **PERSISTENT[version]}
+    with running.connect("lamp", version, **options) as first:
+        first.subscribe("a")
+        if version == 5:
+            assert first.connack.properties["session_expiry_interval"] == 0
+            first.send(Disconnect(0, {"session_expiry_interval": 100}))
+            assert first.is_closed()
+    running.eventually(lambda: len(running.gateway) == 0)
+    with running.connect("lamp", version, **options) as again:
+        assert not again.connack.session_present
+        with running.connect("lamp", version, **options):  # its own client id
+            pass
+    running.eventually(lambda: len(running.gateway) == 0)
+    with running.connect("lamp", version):  # the device it has become
+        pass
+
+
+# --- fairness -------------------------------------------------------------------------------------
+
+FLOODS = {
+    "messages for nobody": b"\x30\x05\x00\x01axy" * 500_000,
+    "pings": b"\xc0\x00" * 500_000,
+}
+
+
+@pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS)
+def test_a_flood_of_tiny_packets_does_not_stop_the_others(running: Running, flood: bytes) -> None:
+    with running.connect("lamp") as lamp:
+        lamp.socket.settimeout(30)
+
+        def send() -> None:
+            with contextlib.suppress(OSError):
+                lamp.socket.sendall(flood)
+
+        def drain() -> None:
+            with contextlib.suppress(OSError):
+                while lamp.socket.recv(1 << 16):
+                    pass
+
+        threads = [threading.Thread(target=each) for each in (send, drain)]
+        for each in threads:
+            each.start()
+        worst = 0.0
+        while threads[0].is_alive():
+            begin = time.monotonic()
+            with running.connect("door") as door:
+                door.send(Pingreq())
+                door.expect(Pingresp)
+            worst = max(worst, time.monotonic() - begin)
+        lamp.socket.shutdown(socket.SHUT_RDWR)
+        for each in threads:
+            each.join()
+        assert worst < 0.6
+
+
+def test_a_message_to_many_is_a_turn_of_its_own(running: Running) -> None:
+    """The work is in the subscribers, not in the bytes of the publisher."""
+    turns: list[float] = []
+
+    def turn() -> None:
+        turns.append(time.monotonic())
+        if turns[0] >= 0:
+            asyncio.get_running_loop().call_soon(turn)
+
+    with contextlib.ExitStack() as stack:
+        for number in range(40):
+            stack.enter_context(running.connect(f"door{number}")).subscribe("a", qos=0)
+        lamp = stack.enter_context(running.connect("lamp"))
+        running.do(turn)
+        lamp.socket.sendall(b"\x30\x04\x00\x01ax" * 600)
+        lamp.send(Pingreq())
+        lamp.expect(Pingresp)
+        running.do(lambda: turns.__setitem__(0, -1.0))
+    gaps = [after - before for before, after in itertools.pairwise(turns[1:])]
+    assert max(gaps) < 0.1
+
+
+@VERSIONS
+def test_acknowledgements_of_nothing_end_the_connection(
+    running: Running, log: list[str], version: Version
+) -> None:
+    puback = b"\x40\x02\x00\x01"
+    with running.connect("lamp", version) as lamp:
+        lamp.socket.sendall(puback * 100)  # left over from another connection, perhaps
+        lamp.send(Pingreq())
+        lamp.expect(Pingresp)
+        lamp.socket.sendall(puback)
+        if version == 5:
+            assert lamp.expect(Disconnect).reason_code == 0x82
+        assert lamp.is_closed()
+    assert any("more than 100 acknowledgements of what was never sent" in line for line in log)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
+import socket
 import subprocess
 import threading
 import time
@@ -79,6 +81,16 @@ def test_one_gateway_listens_at_several_addresses(running: Running) -> None:
             lamp.message()
 
 
+def test_a_gateway_listens_on_a_socket_of_both_families(running: Running) -> None:
+    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as bound:
+        running.listen_on(bound.dup())
+    assert running.address[0] == "::"
+    for host in ("127.0.0.1", "::1"):
+        running.address = (host, running.address[1])
+        with running.connect("lamp"):
+            pass
+
+
 def test_connections_are_bounded(tmp_path: Path) -> None:
     with Running(tmp_path, max_connections=2) as running:
         with running.connect("1"), running.connect("2"), pytest.raises(OSError, match=r"EOF|reset"):
@@ -86,6 +98,44 @@ def test_connections_are_bounded(tmp_path: Path) -> None:
         running.eventually(lambda: len(running.gateway) == 0)
         with running.connect("3"):
             pass
+
+
+def test_those_turned_away_are_counted_once_a_second(tmp_path: Path, log: list[str]) -> None:
+    with Running(tmp_path, max_connections=1) as running, running.connect("1", keep_alive=60):
+        for _ in range(5):
+            with socket.create_connection(running.address) as one_more:
+                assert one_more.recv(1) == b""
+        running.advance(1)
+        running.advance(1)
+    (line,) = [line for line in log if "event=turned-away" in line]
+    for word in ("connections=5", "more than 1 connections", "peer=127.0.0.1:"):
+        assert word in line
+
+
+def test_handshakes_under_way_are_bounded(tmp_path: Path, log: list[str]) -> None:
+    """The newest has to go, unless the oldest has had its time."""
+    with Running(tmp_path, max_handshakes=2) as running, contextlib.ExitStack() as stack:
+        for number in range(3):  # those that are done do not count
+            stack.enter_context(running.connect(f"lamp{number}"))
+        slow = [
+            stack.enter_context(socket.create_connection(running.address, PATIENCE))
+            for _ in range(2)
+        ]
+        running.eventually(lambda: len(running.gateway) == 5)
+        with socket.create_connection(running.address, PATIENCE) as one_more:
+            assert one_more.recv(1) == b""
+        running.advance(4)
+        with running.connect("door"):
+            pass
+        with pytest.raises(ConnectionError):
+            assert slow[0].recv(1) == b""
+            slow[0].sendall(b"x")
+            raise ConnectionResetError
+        running.eventually(lambda: len(running.gateway) == 4)
+        running.advance(1)
+    lines = [line for line in log if "event=turned-away" in line]
+    assert len(lines) == 2
+    assert "more than 2 handshakes" in lines[0]
 
 
 @VERSIONS

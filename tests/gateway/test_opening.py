@@ -155,3 +155,18 @@ def test_a_user_name_without_a_password_is_accepted(running: Running, version: V
     """The AWS SDKs send one: ``?SDK=IoTDeviceSDK&Version=...``."""
     with running.connect("lamp", version, username="?SDK=C&Version=4.0.0") as device:
         assert device.connack.reason_code == 0
+
+
+@pytest.mark.parametrize("version", [4, 5])
+def test_a_session_that_is_not_to_be_kept(version: Version) -> None:
+    packet = Connect("lamp", clean_start=False, version=version)
+    if version == 5:
+        packet.properties["session_expiry_interval"] = 100
+    terms = opening.terms(packet, "assigned", persistent=False)
+    assert terms.expiry_interval == 0
+    assert terms.properties.get("session_expiry_interval") == (0 if version == 5 else None)
+
+
+def test_a_quota_has_a_code_in_both_versions() -> None:
+    assert opening.refusal(4, 0x97, "full").reason_code == 3
+    assert opening.refusal(5, 0x97, "full").reason_code == 0x97

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fleetgate.broker.session import Limits
 from fleetgate.mqtt.packets import (
     Auth,
     Connack,
@@ -25,6 +27,7 @@ from fleetgate.mqtt.packets import (
     Version,
     Will,
 )
+from fleetgate.operations.admission import NotAdmitted
 from tests.gateway.running import CREATE, Device, Running
 
 VERSIONS = pytest.mark.parametrize("version", [4, 5])
@@ -305,6 +308,64 @@ def test_a_subscribe_has_at_most_8_filters(running: Running, version: Version) -
 
 
 @VERSIONS
+def test_a_subscribe_with_too_many_filters_is_refused_as_a_whole(
+    running: Running, log: list[str], version: Version
+) -> None:
+    """One decision, one line, one sentence, however many filters there are."""
+    with running.connect("lamp", version) as device:
+        packet_id = device.core.next_packet_id()
+        device.send(Subscribe(packet_id, (Subscription("a", 1),) * 64))
+        suback = device.expect(Suback)
+        assert suback.reason_codes == (0x97 if version == 5 else 0x80,) * 64
+        if version == 5:
+            assert suback.properties["reason_string"] == (
+                "SUBSCRIBE with 64 topic filters, more than 8"
+            )
+        assert len([line for line in log if "event=subscribe-refused" in line]) == 1
+
+
+@VERSIONS
+@pytest.mark.parametrize("kind", [Subscribe, Unsubscribe])
+def test_an_absurd_number_of_filters_ends_the_connection(
+    running: Running, log: list[str], version: Version, kind: type[Subscribe | Unsubscribe]
+) -> None:
+    with running.connect("lamp", version) as device:
+        if kind is Subscribe:
+            device.send(Subscribe(1, (Subscription("a", 1),) * 25_000))
+        else:
+            device.send(Unsubscribe(1, ("a",) * 25_000))
+        ends(device, 0x97, f"{kind.__name__.upper()} with 25000 topic filters")
+    assert len([line for line in log if "25000 topic filters" in line]) == 1
+
+
+def test_one_cause_is_told_once(running: Running) -> None:
+    with running.connect("lamp", 5) as device:
+        device.send(
+            Subscribe(1, tuple(Subscription(f"$share/{each}/a", 1) for each in "abcd")),
+        )
+        suback = device.expect(Suback)
+        assert suback.reason_codes == (0x9E,) * 4
+        assert suback.properties["reason_string"] == "shared subscriptions are not offered"
+
+
+@VERSIONS
+def test_log_lines_are_bounded(running: Running, log: list[str], version: Version) -> None:
+    with running.connect("lamp", version) as device:
+        device.subscribe("a" * 60_000, "/" * 60_000)
+        device.send(Unsubscribe(device.core.next_packet_id(), ("/" * 60_000, "b" * 60_000)))
+        device.expect(Unsuback)
+        device.send(Publish("c" * 60_000, b"x"))
+        ends(device, 0x90)
+    with running.raw() as device:
+        device.send(
+            Connect("d" * 30_000, version=version, will=Will("e" * 30_000, b"")),
+        )
+        assert device.expect(Connack).reason_code == (2 if version == 4 else 0x85)
+    assert len(log) >= 5
+    assert max(map(len, log)) < 1000
+
+
+@VERSIONS
 def test_a_connection_has_at_most_50_subscriptions(running: Running, version: Version) -> None:
     with running.connect("lamp", version) as device:
         for number in range(50):
@@ -406,6 +467,36 @@ def test_a_will_that_no_policy_allows_is_not_published(running: Running, log: li
         assert door.silent(0.05)
 
 
+@pytest.mark.parametrize(
+    "cause", ["is not registered", "is INACTIVE, not ACTIVE", "is REVOKED, not ACTIVE", "expired"]
+)
+@pytest.mark.parametrize("delay", [0, 40])
+def test_a_certificate_that_lost_its_rights_has_lost_its_will(
+    running: Running, log: list[str], cause: str, delay: int
+) -> None:
+    async def refuse() -> None:
+        raise NotAdmitted(f"certificate x {cause}")
+
+    properties = {"will_delay_interval": delay}
+    will = Will("wills/lamp", b"gone", properties=properties)
+    options = {"clean_start": False, "properties": {"session_expiry_interval": 100}}
+    with running.connect("door", keep_alive=1200) as door:
+        door.subscribe("wills/+")
+        lamp = running.connect("lamp", 5, will=will, **options)
+        if delay:
+            lamp.socket.close()
+            running.eventually(lambda: len(running.gateway) == 1)
+            running.before_admission = refuse
+            running.advance(45)
+        else:
+            running.before_admission = refuse
+            lamp.socket.close()
+        running.eventually(lambda: any("event=will-not-published" in line for line in log))
+        assert door.silent(0.05)
+    (line,) = [line for line in log if "event=will-not-published" in line]
+    assert cause in line
+
+
 def test_a_delayed_will(running: Running) -> None:
     will = Will("wills/lamp", b"gone", 1, properties={"will_delay_interval": 40})
     options = {"clean_start": False, "properties": {"session_expiry_interval": 100}}
@@ -417,3 +508,33 @@ def test_a_delayed_will(running: Running) -> None:
         assert door.silent(0.05)
         running.advance(5)
         assert door.message().payload == b"gone"
+
+
+@pytest.mark.parametrize(("version", "code"), [(4, 5), (5, 0x87)])
+def test_a_will_that_no_policy_allows_is_refused_with_its_connect(
+    running: Running, log: list[str], version: Version, code: int
+) -> None:
+    running.allow("Allow Connect client/*", "Allow Publish topic/mine")
+    with running.connect("lamp", version, will=Will("mine", b"gone")):
+        pass
+    with running.raw() as device:
+        device.send(Connect("lamp", version=version, will=Will("yours", b"gone")))
+        assert device.expect(Connack).reason_code == code
+        assert device.is_closed()
+    assert any("event=refused" in line and "iot:Publish" in line for line in log)
+
+
+@pytest.mark.parametrize(("version", "code"), [(4, 3), (5, 0x97)])
+def test_a_will_for_which_there_is_no_room_is_refused(
+    tmp_path: Path, version: Version, code: int
+) -> None:
+    with Running(tmp_path, limits=Limits(all_queued_bytes=10_000)) as running:
+        with running.raw() as device:
+            device.send(Connect("lamp", version=version, will=Will("a", bytes(9500))))
+            assert device.expect(Connack).reason_code == code
+        with running.connect("lamp", version, will=Will("a", bytes(5000))):
+            with running.raw() as device:
+                device.send(Connect("door", version=version, will=Will("a", bytes(5000))))
+                assert device.expect(Connack).reason_code == code
+            with running.connect("door"):
+                pass

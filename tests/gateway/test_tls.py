@@ -14,6 +14,7 @@ from OpenSSL import SSL
 
 from fleetgate.broker.deadlines import Deadlines
 from fleetgate.errors import Error
+from fleetgate.gateway.connection import MqttConnection
 from fleetgate.gateway.tls import State, TlsConnection, TlsLimits
 from fleetgate.gateway.tls_context import server_context
 from fleetgate.mqtt.packets import Connack, Connect, Pingreq, Pingresp
@@ -285,7 +286,7 @@ class Flood:
         for _ in range(64):
             tls.write(bytes(100_000))
 
-    def received(self, _data: bytes) -> None:
+    def received(self, _data: bytes) -> bool:
         raise AssertionError
 
     def writable(self) -> None:
@@ -346,3 +347,22 @@ def _connect(
     return client_context(credentials, server).wrap_socket(
         socket.create_connection(address, PATIENCE), server_hostname="localhost"
     )
+
+
+def test_a_large_packet_is_read_in_large_parts(running: Running) -> None:
+    """What is read in small parts is bursts of small packets: they are the work."""
+    sizes: list[int] = []
+    received = MqttConnection.received
+
+    def spy(connection: MqttConnection, data: bytes) -> bool:
+        sizes.append(len(data))
+        return received(connection, data)
+
+    with running.connect("lamp") as lamp, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MqttConnection, "received", spy)
+        lamp.publish("a", bytes(100_000))
+        assert max(sizes) > 12_000
+        sizes.clear()
+        lamp.socket.sendall(b"\x30\x04\x00\x01ax" * 2700)
+        lamp.publish("a")
+        assert max(sizes) == 4096

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 import socket
@@ -20,8 +21,9 @@ from tests.integration.paho_device import PahoDevice, Refused, onboard
 from tests.integration.refusal import everything
 from tests.integration.server import Server, environment, group_exists, http
 
-WAITING = 40
-"""More requests for a key than a server is likely to have in stock."""
+DEVICES = 3
+WAITING = 14
+"""Requests of each device: together more than a server is likely to have keys in stock."""
 
 
 def refused_to_start(*options: str, cwd: Path) -> str:
@@ -91,19 +93,25 @@ def test_answers_in_flight_leave_before_it_stops(
         for client in clients:
             client.describe_endpoint()  # connect now
         threads = [threading.Thread(target=ask, args=(client,)) for client in clients]
-        with PahoDevice(server, fleet.claim, "flight", version=5) as device:
-            device.listen(KEYS)
-            for _ in range(WAITING):
-                device.send(f"{KEYS}/json", b"{}")
+        with contextlib.ExitStack() as stack:
+            devices = [
+                stack.enter_context(PahoDevice(server, fleet.claim, f"flight{count}", version=5))
+                for count in range(DEVICES)
+            ]
+            for device in devices:
+                device.listen(KEYS)
+                for _ in range(WAITING):
+                    device.send(f"{KEYS}/json", b"{}")
             for thread in threads:
                 thread.start()
-            made = [device.message()]
+            made = [device.message() for device in devices]
             time.sleep(0.1)  # by now all requests were read, and most wait for a key
             server.signal(number, group=group)
-            made += [device.message() for _ in range(WAITING - 1)]
+            for device in devices:
+                made += [device.message() for _ in range(WAITING - 1)]
+                assert device.disconnected.wait(10)
+                assert device.disconnect_code == 0x8B  # server shutting down
             assert all(message.topic.endswith("/accepted") for message in made)
-            assert device.disconnected.wait(10)
-            assert device.disconnect_code == 0x8B  # server shutting down
         for thread in threads:
             thread.join()
         for client in clients:

@@ -38,13 +38,16 @@ class Router:
         self._backlog = Backlog(self._limits.all_queued_bytes)
         self._sessions: dict[str, Session] = {}
         self._subscriptions: Subscriptions[Session, Granted] = Subscriptions()
-        self._offline = 0
+        # By owner, those that have been without a connection for the longest time first.
+        self._offline: dict[str, dict[Session, None]] = {}
+        self._offline_count = 0
 
     def open(
         self,
         client_id: str,
         link: Link,
         *,
+        owner: str,
         clean: bool,
         expiry_interval: float,
         will: Will | None,
@@ -52,17 +55,16 @@ class Router:
     ) -> tuple[Session, bool]:
         """Attach `link` to the session of `client_id`; the session, and whether it was there.
 
-        A connection that has the session is told to close. `clean` ends what was there.
+        `owner` is the certificate id behind `link`. A connection that has the session is told to
+        close. `clean` ends what was there.
         Source: MQTT 5.0 sections 3.1.2.4 and 3.1.4, 3.1.3.2.2 for the will.
         """
         session = self._sessions.get(client_id)
         if session is not None:
             if session.link is not None:
                 self._take_over(session)
-            else:
-                self._offline -= 1
-                if session.expires_at is not None and session.expires_at <= now:
-                    session.expiry_interval = 0.0
+            elif _is_over(session, now):
+                session.expiry_interval = 0.0
             if clean or session.expiry_interval == 0:
                 self._end(session)
                 session = None
@@ -71,6 +73,8 @@ class Router:
             session = Session(client_id, self._limits, self._backlog, self._due)
             self._sessions[client_id] = session
         self._deadlines.clear(session)
+        self._forget_offline(session)
+        session.owner = owner
         session.expires_at = session.will_at = None
         session.expiry_interval = expiry_interval
         session.will = will
@@ -94,22 +98,22 @@ class Router:
         if session.link is not link:
             return
         session.detach()
-        self._offline += 1
         if expiry_interval is not None:
             session.expiry_interval = expiry_interval
         if not with_will:
             session.will = None
-        if session.expiry_interval > 0 and self._offline > self._limits.offline_sessions:
+        if session.expiry_interval > 0 and (cause := self._full()) is not None:
             logger.warning(
-                "event=session-not-kept client=%r cause='%d sessions without a connection'",
+                "event=session-not-kept client=%r certificate=%s cause=%r",
                 session.client_id,
-                self._limits.offline_sessions,
+                session.owner,
+                cause,
             )
             session.expiry_interval = 0.0
         if session.expiry_interval == 0:
-            self._offline -= 1
             self._end(session)
             return
+        self._add_offline(session)
         session.expires_at = now + session.expiry_interval
         if session.will is not None:
             session.will_at = now + session.will.delay
@@ -119,13 +123,15 @@ class Router:
 
     def subscribe(self, session: Session, topic_filter: str, granted: Granted) -> None:
         """Subscribe, or change the options of a subscription."""
-        session.filters[topic_filter] = granted
+        session.subscribe(topic_filter, granted)
         self._subscriptions.add(topic_filter, session, granted)
 
     def unsubscribe(self, session: Session, topic_filter: str) -> bool:
         """Unsubscribe. False when there was no such subscription."""
+        if not session.unsubscribe(topic_filter):
+            return False
         self._subscriptions.remove(topic_filter, session)
-        return session.filters.pop(topic_filter, None) is not None
+        return True
 
     def publish(
         self,
@@ -159,8 +165,18 @@ class Router:
         """Forget the sessions that have no connection, wills included."""
         for session in [each for each in self._sessions.values() if each.link is None]:
             session.will = None
-            self._offline -= 1
             self._end(session)
+
+    def owner_of(self, client_id: str, now: float) -> str | None:
+        """The certificate id behind the session of `client_id`; None when there is no session."""
+        session = self._sessions.get(client_id)
+        if session is None or (session.link is None and _is_over(session, now)):
+            return None
+        return session.owner
+
+    def has_room(self, size: int) -> bool:
+        """May `size` bytes more be kept for later?"""
+        return self._backlog.used + size <= self._backlog.limit
 
     def __len__(self) -> int:
         """How many sessions there are."""
@@ -176,6 +192,37 @@ class Router:
         if old is not None:
             old.taken_over()
 
+    def _full(self) -> str | None:
+        """Why no more sessions can be kept, if so."""
+        if self._offline_count >= self._limits.offline_sessions:
+            return f"{self._offline_count} sessions without a connection"
+        if not self.has_room(0):
+            return f"{self._backlog.used} bytes are kept for all sessions"
+        return None
+
+    def _add_offline(self, session: Session) -> None:
+        sessions = self._offline.setdefault(session.owner, {})
+        sessions[session] = None
+        self._offline_count += 1
+        if len(sessions) > self._limits.offline_sessions_of_one:
+            oldest = next(iter(sessions))
+            logger.warning(
+                "event=session-ended client=%r certificate=%s cause='more than %d sessions of the "
+                "certificate without a connection'",
+                oldest.client_id,
+                oldest.owner,
+                self._limits.offline_sessions_of_one,
+            )
+            self._end(oldest)
+
+    def _forget_offline(self, session: Session) -> None:
+        sessions = self._offline.get(session.owner)
+        if sessions is not None and session in sessions:
+            del sessions[session]
+            self._offline_count -= 1
+            if not sessions:
+                del self._offline[session.owner]
+
     def _release(self, session: Session) -> None:
         will, session.will, session.will_at = session.will, None, None
         if will is not None:
@@ -183,23 +230,28 @@ class Router:
 
     def _end(self, session: Session) -> None:
         self._deadlines.clear(session)
+        self._forget_offline(session)
         for topic_filter in session.filters:
             self._subscriptions.remove(topic_filter, session)
-        session.filters.clear()
+        will = session.will
         session.clear()
         del self._sessions[session.client_id]
-        self._release(session)
+        if will is not None:
+            will.release()
 
     def _due(self, session: Session, now: float) -> float | None:
         if session.link is not None:
             return None
-        if session.expires_at is not None and session.expires_at <= now:
-            self._offline -= 1
+        if _is_over(session, now):
             self._end(session)
             return None
         if session.will_at is not None and session.will_at <= now:
             self._release(session)
         return _next(session)
+
+
+def _is_over(session: Session, now: float) -> bool:
+    return session.expires_at is not None and session.expires_at <= now
 
 
 def _next(session: Session) -> float:

@@ -12,7 +12,7 @@ Subscriptions are kept across certificates: AWS IoT binds a session to the clien
 may be delivered is decided at each delivery, by the policies of the connection there is then.
 
 Every queue is bounded by number and bytes, and all of them together by bytes (`Backlog`). When a
-bound is passed the oldest pending message is dropped.
+bound is passed the oldest pending message is dropped. Wills and topic filters count as bytes, too.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 logger = logging.getLogger("fleetgate.broker")
+
+_OVERHEAD: Final = 200  # bytes of the objects round a topic filter, roughly
 
 DONE: Final = 0
 """`Link.deliver`: nothing more has to be done about the message."""
@@ -56,10 +58,14 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class Will:
-    """A will in waiting: seconds of delay, and what publishes it (permissions included)."""
+    """A will in waiting: seconds of delay, and what publishes it (permissions included).
+
+    `size` counts bytes for the bounds of sessions.
+    """
 
     delay: float
     release: Callable[[], None]
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,8 @@ class Limits:
     """Of all sessions together."""
     offline_sessions: int = 100_000
     """Persistent sessions without a connection."""
+    offline_sessions_of_one: int = 1000
+    """The same of one certificate, which may be that of a whole series of devices."""
 
 
 class Link(Protocol):
@@ -105,7 +113,8 @@ class Backlog:
 class Session:
     """One client's session; see the module. Made and ended by the `Router`.
 
-    `expiry_interval` is how long it lives without a connection, in seconds.
+    `expiry_interval` is how long it lives without a connection, in seconds. `owner` is the
+    certificate id of the connection it has or had last.
     """
 
     __slots__ = (
@@ -114,6 +123,7 @@ class Session:
         "_dropped",
         "_due",
         "_limits",
+        "_will",
         "bucket",
         "client_id",
         "expires_at",
@@ -121,8 +131,8 @@ class Session:
         "filters",
         "inflight",
         "link",
+        "owner",
         "pending",
-        "will",
         "will_at",
     )
 
@@ -145,13 +155,39 @@ class Session:
         self.filters: dict[str, Granted] = {}
         self.inflight: dict[int, Message] = {}
         self.link: Link | None = None
+        self.owner = ""
         self.pending: deque[tuple[Message, int]] = deque()
-        self.will: Will | None = None
+        self._will: Will | None = None
         self.will_at: float | None = None
 
     def due(self, now: float) -> float | None:
         """See `fleetgate.broker.deadlines.Waiting`."""
         return self._due(self, now)
+
+    @property
+    def will(self) -> Will | None:
+        """What is published when the client does not come back."""
+        return self._will
+
+    @will.setter
+    def will(self, will: Will | None) -> None:
+        for changed, sign in ((self._will, -1), (will, 1)):
+            if changed is not None:
+                self._charge(sign * changed.size)
+        self._will = will
+
+    def subscribe(self, topic_filter: str, granted: Granted) -> None:
+        """Keep a subscription, or change its options."""
+        if topic_filter not in self.filters:
+            self._charge(_OVERHEAD + len(topic_filter))
+        self.filters[topic_filter] = granted
+
+    def unsubscribe(self, topic_filter: str) -> bool:
+        """Forget a subscription. False when there was none."""
+        if self.filters.pop(topic_filter, None) is None:
+            return False
+        self._charge(-_OVERHEAD - len(topic_filter))
+        return True
 
     def offer(self, message: Message, qos: int, now: float) -> None:
         """Bring `message` to the client at `qos`, now or later."""
@@ -194,7 +230,9 @@ class Session:
         self.inflight.clear()
 
     def clear(self) -> None:
-        """Forget all messages."""
+        """Forget everything."""
+        self.filters.clear()
+        self._will = None
         self.pending.clear()
         self.inflight.clear()
         self._charge(-self._bytes)

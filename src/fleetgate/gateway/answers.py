@@ -4,9 +4,14 @@ The reply topics of AWS IoT have no part that names the client, and devices shar
 certificate and so their policy. A broker would hand every reply, private key and all, to every
 device that waits for its own ("Device provisioning MQTT API": results come back through the same
 MQTT connection). So a reply never meets the broker: it goes to the one connection, and when that
-is gone, or has not subscribed to the topic, it is thrown away.
+is gone, or has not subscribed to the topic, or may not receive it, it is thrown away. All that is
+judged at the very moment of sending. For the operations that make a certificate it is judged
+before the work, too: a key that nobody could receive is not made. RegisterThing is always
+carried out, a device may be content with that.
 
-Requests of a connection are answered one after the other, in their order.
+Requests of a connection are answered one after the other, in their order. How many are carried
+out at a time is bounded, for each certificate and for all together; the others wait in the
+order in which their connections came.
 """
 
 from __future__ import annotations
@@ -14,8 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from fleetgate.domain.policy import RECEIVE
 from fleetgate.errors import ProtocolError
@@ -25,28 +29,32 @@ from fleetgate.mqtt.topics import matches
 
 if TYPE_CHECKING:
     from fleetgate.gateway.connection import MqttConnection
+    from fleetgate.gateway.shared import Shared
 
 logger = logging.getLogger("fleetgate.gateway")
 
-_MAX_REQUESTS: Final = 100
+_MAX_REQUESTS: Final = 16
 _MAX_BYTES: Final = 1 << 18
+_CREATE: Final = "$aws/certificates/create"
+"""How the topics of the operations begin that make a certificate."""
+
+
+class _Undeliverable(Exception):
+    """A reply cannot be sent; the message says why."""
 
 
 class Answers:
     """The waiting requests of one connection, and the task that answers them."""
 
-    __slots__ = ("_bytes", "_connection", "_requests", "_room", "_spawn", "task")
+    __slots__ = ("_bytes", "_connection", "_requests", "_room", "_spawn", "_turns", "task")
 
-    def __init__(
-        self,
-        connection: MqttConnection,
-        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
-    ) -> None:
+    def __init__(self, connection: MqttConnection, shared: Shared) -> None:
         self._bytes = 0
         self._connection = connection
         self._requests: deque[ProvisioningRequest] = deque()
         self._room: asyncio.Event | None = None
-        self._spawn = spawn
+        self._spawn = shared.spawn
+        self._turns = shared.turns.of(connection.certificate_id)
         self.task: asyncio.Task[None] | None = None
         """Runs while there are requests."""
 
@@ -85,58 +93,77 @@ class Answers:
     async def _run(self) -> None:
         connection = self._connection
         while self._requests:
-            request = self._requests.popleft()
-            self._bytes -= len(request.payload)
-            try:
-                reply = await connection.services.provision(request)
-            except Exception:
-                logger.exception(
-                    "event=no-answer client=%r certificate=%s topic=%r",
-                    connection.client_id,
-                    connection.certificate_id,
-                    request.topic,
-                )
-                continue
-            await self._send(request, reply)
+            async with self._turns:
+                if not self._requests:
+                    break  # the connection has ended
+                request = self._requests.popleft()
+                self._bytes -= len(request.payload)
+                try:
+                    reply = await self._carry_out(request)
+                except Exception:
+                    logger.exception(
+                        "event=no-answer client=%r certificate=%s topic=%r",
+                        connection.client_id,
+                        connection.certificate_id,
+                        request.topic,
+                    )
+                    continue
+            if reply is not None:
+                await self._send(request, reply)
         self.task = None
 
-    async def _send(self, request: ProvisioningRequest, reply: Reply) -> None:
+    async def _carry_out(self, request: ProvisioningRequest) -> Reply | None:
+        if request.topic.startswith(_CREATE):
+            try:
+                await self._granted(request.topic + "/accepted")
+            except _Undeliverable as error:
+                logger.warning(
+                    "event=request-refused client=%r certificate=%s request=%r cause=%r",
+                    request.client_id,
+                    request.identity.certificate_id,
+                    request.topic,
+                    f"nothing is made, for nobody could receive it: {error}",
+                )
+                return None
+        return await self._connection.services.provision(request)
+
+    async def _granted(self, topic: str) -> int:
+        """The QoS of a reply on `topic` at this moment. Raises _Undeliverable."""
         connection = self._connection
         if not await connection.refreshed() or connection.session is None:
-            self._dropped(request, reply, "the connection is closed")
-            return
+            raise _Undeliverable("the connection is closed")
         granted = [
             granted.qos
             for topic_filter, granted in connection.session.filters.items()
-            if matches(topic_filter, reply.topic)
+            if matches(topic_filter, topic)
         ]
         if not granted:
-            self._dropped(request, reply, f"the client has not subscribed to `{reply.topic}`")
-            return
-        decision = connection.rights.decide(RECEIVE, "topic/" + reply.topic)
+            raise _Undeliverable(f"the client has not subscribed to `{topic}`")
+        decision = connection.rights.decide(RECEIVE, "topic/" + topic)
         if not decision.allowed:
-            self._dropped(request, reply, decision.reason)
-            return
-        qos = max(granted)
-        while qos and connection.open and connection.outgoing.window <= 0:
-            self._room = asyncio.Event()
-            await self._room.wait()
-        self._room = None
-        if not connection.open:
-            self._dropped(request, reply, "the connection is closed")
-            return
-        try:
-            connection.outgoing.publish(reply.topic, reply.payload, qos, {})
-        except ProtocolError as error:
-            self._dropped(request, reply, error.message)
-        connection.session.pump(connection.services.clock())
+            raise _Undeliverable(decision.reason)
+        return max(granted)
 
-    def _dropped(self, request: ProvisioningRequest, reply: Reply, cause: str) -> None:
-        logger.warning(
-            "event=answer-dropped client=%r certificate=%s request=%r reply=%r cause=%r",
-            request.client_id,
-            request.identity.certificate_id,
-            request.topic,
-            reply.topic,
-            cause,
-        )
+    async def _send(self, request: ProvisioningRequest, reply: Reply) -> None:
+        connection = self._connection
+        outgoing = connection.outgoing
+        try:
+            # Once there is room everything is judged again: what was granted before the wait may
+            # have been taken back.
+            while (qos := await self._granted(reply.topic)) and outgoing.window <= 0:
+                self._room = asyncio.Event()
+                await self._room.wait()
+            outgoing.publish(reply.topic, reply.payload, qos, {})
+        except (_Undeliverable, ProtocolError) as error:
+            logger.warning(
+                "event=answer-dropped client=%r certificate=%s request=%r reply=%r cause=%r",
+                request.client_id,
+                request.identity.certificate_id,
+                request.topic,
+                reply.topic,
+                str(error),
+            )
+        finally:
+            self._room = None
+        if connection.session is not None:
+            connection.session.pump(connection.services.clock())

@@ -1,14 +1,20 @@
 """One MQTT connection of a device, from CONNECT to its end.
 
 Bytes come from a `TlsConnection`, go through the MQTT core and become packets in `_inbox`.
-Packets are worked off one after the other while the connection is READY. Two things take time
-and stop that: admission (OPENING, a look into the registry) and loading policies again after
-some have changed (REFRESHING). Meanwhile nothing more is read from the client; acknowledgements
-are an exception and always count at once.
+Packets are worked off one after the other while the connection is READY, for one turn at a time
+(see `fleetgate.gateway.tls`): a message to many subscribers is more work than its bytes show. Two
+things take time and stop that: admission (OPENING, a look into the registry) and loading policies
+again after some have changed (REFRESHING). Meanwhile nothing more is read from the client;
+acknowledgements are an exception and always count at once.
 
 Policies are loaded at CONNECT. Whenever the epoch has moved on since, they are loaded again
 before the next packet is worked off or message delivered. What was waiting then needs no
 further load, so a server whose policies change all the time goes on working.
+
+A session belongs to the client id, whatever the certificate, as with AWS IoT: a device that has a
+new certificate finds its messages. A temporary claim is no device, and its policy allows any
+client id: it never has a persistent session, and is refused under the client id of a session,
+connected or not, of another certificate.
 
 Answers to provisioning requests are made in `fleetgate.gateway.answers`, the rules of the single
 packets are in `fleetgate.gateway.requests`. Whatever ends the connection goes through `_end`,
@@ -31,9 +37,9 @@ from fleetgate.gateway.answers import Answers
 from fleetgate.gateway.lifetime import Lifetime
 from fleetgate.gateway.outgoing import Outgoing
 from fleetgate.gateway.rights import Rights, admit
-from fleetgate.gateway.services import MAX_CONNECT, MAX_PACKET, Services
+from fleetgate.gateway.services import MAX_CONNECT, MAX_PACKET, WINDOW, Services
 from fleetgate.gateway.shared import Shared
-from fleetgate.gateway.tls import TlsConnection
+from fleetgate.gateway.tls import TURN, TlsConnection
 from fleetgate.mqtt import packets
 from fleetgate.mqtt.connection import Connection, Role
 from fleetgate.mqtt.packets import Connack, Connect, Disconnect, Packet, Puback
@@ -124,22 +130,31 @@ class MqttConnection:
 
     # --- called by TLS -----------------------------------------------------------------------
 
-    def received(self, data: bytes) -> None:
+    def received(self, data: bytes) -> bool:
         """See `fleetgate.gateway.tls.Application`."""
+        received: list[Packet] = []
         self._lifetime.heard = self.services.clock()
         self.outgoing.corked = True
         try:
-            for packet in self._core.receive(data):
+            received = self._core.receive(data)
+            for packet in received:
                 if type(packet) is Puback:
                     self._acknowledged(packet.packet_id)
                 else:
                     self._inbox.append(packet)
+            if self._core.ignored > WINDOW:
+                # What an earlier connection of the session left can be acknowledged late.
+                raise ProtocolError(
+                    Reason.PROTOCOL_ERROR,
+                    f"more than {WINDOW} acknowledgements of what was never sent",
+                )
             self._work()
         except ProtocolError as error:
             self._broken(error)
         finally:
             self.outgoing.corked = False
             self.outgoing.flush()
+        return not received
 
     def writable(self) -> None:
         """See `fleetgate.gateway.tls.Application`."""
@@ -243,7 +258,7 @@ class MqttConnection:
     def answer(self, topic: str, payload: bytes) -> None:
         """Have a provisioning request answered. Raises ProtocolError when there are too many."""
         if self._answers is None:
-            self._answers = Answers(self, self._shared.spawn)
+            self._answers = Answers(self, self._shared)
         self._answers.add(topic, payload)
 
     def goodbye(self, *, with_will: bool, expiry_interval: float | None) -> None:
@@ -255,7 +270,7 @@ class MqttConnection:
     # --- opening -----------------------------------------------------------------------------
 
     def _connect(self, connect: Connect) -> None:
-        self.client_id = connect.client_id
+        self.client_id = connect.client_id[:128]  # for the log, until it is checked
         try:
             opening.check(connect)
         except ProtocolError as error:
@@ -265,10 +280,10 @@ class MqttConnection:
         self._shared.spawn(self._open(connect))
 
     async def _open(self, connect: Connect) -> None:
-        terms = opening.terms(connect, secrets.token_hex(16))
-        self.client_id = terms.client_id
+        client_id = self.client_id = connect.client_id or secrets.token_hex(16)
+        certificate = self.tls.certificate
         try:
-            rights = await admit(self.services, self.tls.certificate, terms.client_id)
+            rights = await admit(self.services, certificate, client_id, connect.will)
         except ProtocolError as error:
             self.fail(error.reason, error.message)
             return
@@ -279,14 +294,27 @@ class MqttConnection:
             return
         self._rights, identity = rights, rights.identity
         now = self.services.clock()
+        owner = self.router.owner_of(client_id, now)
+        if identity.is_temporary_claim and owner not in (None, self.certificate_id):
+            self.fail(
+                Reason.NOT_AUTHORIZED,
+                "a temporary claim cannot use the client id of a session of another certificate",
+            )
+            return
+        will = wills.will_of(connect, certificate, client_id, self._shared)
+        if will is not None and not self.router.has_room(will.size):
+            self.fail(Reason.QUOTA_EXCEEDED, f"no room for a will of {will.size} bytes")
+            return
+        terms = opening.terms(connect, client_id, persistent=not identity.is_temporary_claim)
         valid_for = identity.not_after - self.services.wall()
         self._lifetime.admit(terms.keep_alive, now + valid_for)
         self.session, present = self.router.open(
-            terms.client_id,
+            client_id,
             self,
+            owner=self.certificate_id,
             clean=connect.clean_start,
             expiry_interval=terms.expiry_interval,
-            will=wills.will_of(connect, identity, self.client_id, self._shared),
+            will=will,
             now=now,
         )
         self._phase = Phase.READY
@@ -305,6 +333,8 @@ class MqttConnection:
     def _work(self) -> None:
         """Work off the inbox as far as that is possible now."""
         inbox = self._inbox
+        clock = self.services.clock
+        until = clock() + TURN
         while self._worked_off < len(inbox) and not self._stopped:
             if self._phase is Phase.READY:
                 if self._lifetime.is_expired(self._lifetime.heard):
@@ -315,6 +345,10 @@ class MqttConnection:
                     break
                 self._worked_off += 1
                 requests.handle(self, inbox[self._worked_off - 1])
+                if self._worked_off < len(inbox) and clock() >= until:
+                    self.tls.hold()
+                    asyncio.get_running_loop().call_soon(self._go_on)
+                    break
             elif self._phase is Phase.NEW and type(connect := inbox[0]) is Connect:
                 self._worked_off = 1
                 self._connect(connect)
@@ -327,7 +361,7 @@ class MqttConnection:
             self.tls.hold()
 
     def _resume(self, first: Connack | None = None) -> None:
-        """Go on after OPENING or REFRESHING."""
+        """Go on after OPENING, REFRESHING or a turn of the others."""
         self.tls.release()
         self.outgoing.corked = True
         try:
@@ -341,6 +375,11 @@ class MqttConnection:
         finally:
             self.outgoing.corked = False
             self.outgoing.flush()
+
+    def _go_on(self) -> None:
+        """The next turn."""
+        if self._phase is Phase.READY:  # otherwise the end of REFRESHING goes on
+            self._resume()
 
     def _refresh(self) -> None:
         if self._phase is Phase.READY:
@@ -415,5 +454,5 @@ class MqttConnection:
             self.certificate_id,
             self.tls.peer,
             "" if reason is None else f" reason=0x{reason:02x}",
-            cause,
+            cause[:500],
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 from collections.abc import Coroutine
 from typing import Any, Final, cast
 
@@ -16,7 +17,7 @@ from fleetgate.broker.session import Limits
 from fleetgate.gateway.connection import MqttConnection
 from fleetgate.gateway.services import ProvisioningRequest, Reply, Services
 from fleetgate.gateway.shared import Shared
-from fleetgate.gateway.tls import State, TlsConnection, TlsLimits
+from fleetgate.gateway.tls import State, TlsConnection, TlsLimits, shown_address
 from fleetgate.mqtt.reasons import Reason
 
 __all__ = ["Gateway", "ProvisioningRequest", "Reply", "Services"]
@@ -25,24 +26,41 @@ logger = logging.getLogger("fleetgate.gateway")
 
 _BACKLOG: Final = 4096
 _TICK: Final = 1.0
+_PATIENCE: Final = 3.0  # seconds that a handshake has for itself
 _FAREWELL: Final = 1.0  # seconds for clients to take the last packet
 
 
-class _Turned(asyncio.Protocol):
-    """A connection too many."""
+class _TurnedAway(asyncio.Protocol):
+    """Connections too many for one reason, since the last line in the log."""
+
+    def __init__(self, cause: str) -> None:
+        self.cause = cause
+        self.count = 0
+        self.peer = "?"
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        address = transport.get_extra_info("peername")
-        logger.warning("event=turned-away peer=%s cause='too many connections'", address)
+        self.count += 1
+        self.peer = shown_address(transport)
         cast("asyncio.Transport", transport).abort()
+
+    def report(self) -> None:
+        """One line for all of them."""
+        if self.count:
+            logger.warning(
+                "event=turned-away connections=%d peer=%s cause=%r",
+                *(self.count, self.peer, self.cause),
+            )
+            self.count = 0
 
 
 class Gateway:
     """MQTT over TLS for devices.
 
     `context` comes from `fleetgate.gateway.tls.server_context`. `max_connections` bounds those
-    of all listeners together, `connect_timeout` (seconds) the time from the end of the TLS
-    handshake to an accepted CONNECT.
+    of all listeners together; it has to leave file descriptors for the rest of the process and for
+    those that are turned away. `max_handshakes` bounds those which are not done with the TLS
+    handshake: one more is turned away, or the oldest when that has had 3 s. `connect_timeout`
+    (seconds) bounds the time from the end of the handshake to an accepted CONNECT.
     """
 
     def __init__(
@@ -54,16 +72,22 @@ class Gateway:
         tls_limits: TlsLimits | None = None,
         connect_timeout: float = 10.0,
         max_connections: int = 100_000,
+        max_handshakes: int = 2000,
     ) -> None:
         self._services = services
         self._context = context
         self._tls_limits = tls_limits or TlsLimits()
         self._max_connections = max_connections
+        self._max_handshakes = max_handshakes
         self._deadlines = Deadlines(services.clock())
         self._router = Router(self._deadlines, limits)
         self._shared = Shared(services, self._router, self._spawn, connect_timeout)
         self._servers: list[asyncio.Server] = []
         self._open: set[TlsConnection] = set()
+        # Those in handshake with the time of their arrival, the oldest first.
+        self._handshaking: dict[TlsConnection, float] = {}
+        self._too_many = _TurnedAway(f"more than {max_connections} connections")
+        self._too_many_handshakes = _TurnedAway(f"more than {max_handshakes} handshakes")
         self._empty = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -78,18 +102,33 @@ class Gateway:
         May be called several times. Raises OSError when the address cannot be had.
         """
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(
-            self._accept, host, port, backlog=_BACKLOG, reuse_port=reuse_port or None
+        return self._listening(
+            await loop.create_server(
+                self._accept, host, port, backlog=_BACKLOG, reuse_port=reuse_port or None
+            )
         )
+
+    async def listen_on(self, sock: socket.socket) -> tuple[str, int]:
+        """Accept connections at a bound TCP socket, which is the gateway's from now on.
+
+        Otherwise like `listen`.
+        """
+        sock.setblocking(False)
+        loop = asyncio.get_running_loop()
+        return self._listening(await loop.create_server(self._accept, sock=sock, backlog=_BACKLOG))
+
+    def _listening(self, server: asyncio.Server) -> tuple[str, int]:
         self._servers.append(server)
         if self._timer is None:
-            self._timer = loop.call_later(_TICK, self._beat)
+            self._timer = asyncio.get_running_loop().call_later(_TICK, self._beat)
         address = server.sockets[0].getsockname()
         logger.info("event=listening address=%s:%d", address[0], address[1])
         return address[0], address[1]
 
     def tick(self, now: float) -> None:
         """Do everything that is due at `now`, a time of `Services.clock`. Called once a second."""
+        self._too_many.report()
+        self._too_many_handshakes.report()
         self._deadlines.expire(now)
 
     def disconnect_certificate(
@@ -140,6 +179,7 @@ class Gateway:
 
     def _ended(self, tls: TlsConnection) -> None:
         self._open.discard(tls)
+        self._handshaking.pop(tls, None)
         if not self._open:
             self._empty.set()
 
@@ -155,7 +195,16 @@ class Gateway:
 
     def _accept(self) -> asyncio.Protocol:
         if len(self._open) >= self._max_connections:
-            return _Turned()
+            return self._too_many
+        now = self._services.clock()
+        if len(self._handshaking) >= self._max_handshakes:
+            oldest, since = next(iter(self._handshaking.items()))
+            if now - since < _PATIENCE:
+                return self._too_many_handshakes
+            del self._handshaking[oldest]
+            self._too_many_handshakes.count += 1
+            self._too_many_handshakes.peer = oldest.peer
+            oldest.abort()
         tls = TlsConnection(
             self._context,
             self._start,
@@ -165,9 +214,11 @@ class Gateway:
             self._tls_limits,
         )
         self._open.add(tls)
+        self._handshaking[tls] = now
         return tls
 
     def _start(self, tls: TlsConnection) -> MqttConnection:
+        self._handshaking.pop(tls, None)
         return MqttConnection(tls, self._shared)
 
     def _beat(self) -> None:

@@ -25,6 +25,7 @@ _RETURN_CODES: Final = {
     Reason.UNSPECIFIED_ERROR: ConnectReturnCode.SERVER_UNAVAILABLE,
     Reason.SERVER_SHUTTING_DOWN: ConnectReturnCode.SERVER_UNAVAILABLE,
     Reason.ADMINISTRATIVE_ACTION: ConnectReturnCode.SERVER_UNAVAILABLE,
+    Reason.QUOTA_EXCEEDED: ConnectReturnCode.SERVER_UNAVAILABLE,
 }
 
 _MAX_CLIENT_ID: Final = 128  # bytes
@@ -90,15 +91,18 @@ def _check_will(will: Will) -> None:
         )
 
 
-def terms(connect: Connect, assigned_id: str) -> Terms:
-    """What the server grants. `assigned_id` is the client id for a client that brings none."""
+def terms(connect: Connect, assigned_id: str, *, persistent: bool = True) -> Terms:
+    """What the server grants. `assigned_id` is the client id for a client that brings none.
+
+    Without `persistent` the session ends with the connection.
+    """
     keep_alive = _keep_alive(connect.keep_alive)
     client_id = connect.client_id or assigned_id
     if connect.version == 4:
-        expiry = 0 if connect.clean_start else _PERSISTENT_SESSION
+        expiry = _PERSISTENT_SESSION if persistent and not connect.clean_start else 0
         return Terms(client_id, keep_alive, expiry, {})
     asked = connect.properties.get("session_expiry_interval", 0)
-    expiry = cap_expiry(asked)
+    expiry = cap_expiry(asked) if persistent else 0
     properties: Properties = {
         "receive_maximum": WINDOW,
         "maximum_qos": 1,

@@ -45,6 +45,8 @@ logger = logging.getLogger("fleetgate.gateway")
 
 _MAX_FILTERS: Final = 8
 """Topic filters in one SUBSCRIBE (AWS IoT Core quotas)."""
+_ABSURD_FILTERS: Final = 64
+"""Topic filters in one SUBSCRIBE or UNSUBSCRIBE that end the connection: more than it can have."""
 _MAX_SUBSCRIPTIONS: Final = 50
 """Subscriptions of one connection (AWS IoT Core quotas)."""
 _SERVED: Final = ("$aws/certificates/", "$aws/provisioning-templates/", "$aws/events/")
@@ -112,29 +114,36 @@ def _subscribe(connection: MqttConnection, packet: Subscribe) -> None:
         connection.fail(Reason.QOS_NOT_SUPPORTED, "SUBSCRIBE with QoS 2")
         return
     codes: list[int] = []
-    causes: list[str] = []
+    causes: dict[str, None] = {}  # each one once, in order
+    if len(wanted) > _MAX_FILTERS:
+        cause = f"SUBSCRIBE with {len(wanted)} topic filters, more than {_MAX_FILTERS}"
+        if len(wanted) > _ABSURD_FILTERS:
+            connection.fail(Reason.QUOTA_EXCEEDED, cause)
+            return
+        causes[cause] = None
+        codes = [_refused(connection, "", Reason.QUOTA_EXCEEDED, cause)] * len(wanted)
+        wanted = ()
     for each in wanted:
         try:
-            if len(wanted) > _MAX_FILTERS:
-                raise ProtocolError(
-                    Reason.QUOTA_EXCEEDED,
-                    f"SUBSCRIBE with {len(wanted)} topic filters, more than {_MAX_FILTERS}",
-                )
             codes.append(_subscribe_one(connection, each))
         except ProtocolError as error:
-            codes.append(error.reason if connection.version == 5 else Reason.UNSPECIFIED_ERROR)
-            causes.append(error.message)
-            logger.info(
-                "event=subscribe-refused client=%r certificate=%s topic_filter=%r reason=0x%02x "
-                "cause=%r",
-                connection.client_id,
-                connection.certificate_id,
-                each.topic_filter,
-                error.reason,
-                error.message,
-            )
+            causes[error.message] = None
+            codes.append(_refused(connection, each.topic_filter, error.reason, error.message))
     properties: dict[str, Any] = {"reason_string": "; ".join(causes)[:500]} if causes else {}
     connection.outgoing.send(Suback(packet.packet_id, tuple(codes), properties))
+
+
+def _refused(connection: MqttConnection, topic_filter: str, reason: int, cause: str) -> int:
+    """Log that a subscription is refused; the code for SUBACK."""
+    logger.info(
+        "event=subscribe-refused client=%r certificate=%s topic_filter=%s reason=0x%02x cause=%r",
+        connection.client_id,
+        connection.certificate_id,
+        shown(topic_filter),
+        reason,
+        cause,
+    )
+    return reason if connection.version == 5 else Reason.UNSPECIFIED_ERROR
 
 
 def _subscribe_one(connection: MqttConnection, wanted: Subscription) -> int:
@@ -165,6 +174,12 @@ def _subscribe_one(connection: MqttConnection, wanted: Subscription) -> int:
 def _unsubscribe(connection: MqttConnection, packet: Unsubscribe) -> None:
     session = connection.session
     assert session is not None  # noqa: S101  # there is one as soon as packets are handled
+    if (count := len(packet.topic_filters)) > _ABSURD_FILTERS:
+        connection.fail(
+            Reason.QUOTA_EXCEEDED,
+            f"UNSUBSCRIBE with {count} topic filters, more than {_ABSURD_FILTERS}",
+        )
+        return
     for topic_filter in packet.topic_filters:
         connection.router.unsubscribe(session, topic_filter)
     codes: tuple[int, ...] = ()
@@ -181,7 +196,10 @@ def _ping(connection: MqttConnection, _packet: Pingreq) -> None:
 
 def _disconnect(connection: MqttConnection, packet: Disconnect) -> None:
     asked = packet.properties.get("session_expiry_interval")
-    expiry = None if asked is None else opening.cap_expiry(asked)
+    if asked is None or connection.rights.identity.is_temporary_claim:
+        expiry = None  # what CONNACK granted
+    else:
+        expiry = opening.cap_expiry(asked)
     connection.goodbye(with_will=packet.reason_code != Reason.SUCCESS, expiry_interval=expiry)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 
-from fleetgate.domain.policy import CONNECT, Decision
+from fleetgate.domain.policy import CONNECT, PUBLISH, Decision
 from fleetgate.errors import ProtocolError
 from fleetgate.gateway.services import Services
+from fleetgate.mqtt.packets import Will
 from fleetgate.mqtt.reasons import Reason
 from fleetgate.names import certificate_id
 from fleetgate.operations.admission import NotAdmitted
@@ -45,9 +46,12 @@ class Rights:
         return self._policies.evaluate(action, self._services.account.arn(resource))
 
 
-async def admit(services: Services, certificate: bytes, client_id: str) -> Rights:
+async def admit(
+    services: Services, certificate: bytes, client_id: str, will: Will | None
+) -> Rights:
     """Ask the registry about `certificate` (DER), and its policies about iot:Connect.
 
+    About iot:Publish for the topic of the will, too; it is asked again when that is published.
     Raises ProtocolError, whose reason is that of CONNACK, when the answer is no or there is
     none.
     """
@@ -62,6 +66,8 @@ async def admit(services: Services, certificate: bytes, client_id: str) -> Right
             Reason.UNSPECIFIED_ERROR, "the server cannot tell who may connect"
         ) from error
     decision = rights.decide(CONNECT, "client/" + client_id)
+    if decision.allowed and will is not None:
+        decision = rights.decide(PUBLISH, "topic/" + will.topic)
     if not decision.allowed:
         raise ProtocolError(Reason.NOT_AUTHORIZED, decision.reason)
     return rights

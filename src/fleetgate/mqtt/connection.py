@@ -57,7 +57,8 @@ class Connection:
     bounds is ever kept.
 
     ``undelivered`` holds the valid packets that preceded the broken one in the call of
-    ``receive`` that raised: the caller may still serve them.
+    ``receive`` that raised: the caller may still serve them. ``ignored`` counts what ``receive``
+    has left out because it meant nothing.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Connection:
     ) -> None:
         self.role = role
         self.undelivered: list[Packet] = []
+        self.ignored = 0
         self._machine = Machine()
         self._ours = self._machine.side(role)
         self._theirs = self._machine.side(role.peer)
@@ -153,6 +155,7 @@ class Connection:
                 packet, size = decoded
                 at += size
                 if not machine.advance(packet, self._theirs, self._ours):
+                    self.ignored += 1
                     continue
                 if isinstance(packet, Publish):
                     if not packet.topic:

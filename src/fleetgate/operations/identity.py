@@ -16,3 +16,8 @@ class Identity:
     certificate_id: str
     template_name: str | None
     not_after: float
+
+    @property
+    def is_temporary_claim(self) -> bool:
+        """Made by CreateProvisioningClaim, for a device that has no certificate of its own yet."""
+        return self.template_name is not None
