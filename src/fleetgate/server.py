@@ -9,7 +9,6 @@ import importlib.util
 import logging
 import os
 import resource
-import secrets
 import signal
 import socket
 import sys
@@ -136,7 +135,7 @@ async def serve(settings: Settings, ready: Callable[[Endpoints, Path], None]) ->
 
 
 def _services(settings: Settings, path: Path, store: Store) -> Services:
-    random_bytes = secrets.token_bytes
+    random_bytes = os.urandom
     authority = data_directory.load_authority(
         path,
         issuer=settings.issuer or trust.ISSUER,
@@ -290,6 +289,8 @@ class LogFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The record as text; control characters of the message are escaped."""
         text = super().format(record)
+        if text.isprintable():
+            return text
         # a traceback keeps its lines, and a line of it that was sent by a peer is no event
         kept = "\n" if record.exc_info else ""
         return "".join(c if c.isprintable() or c in kept else repr(c)[1:-1] for c in text)
