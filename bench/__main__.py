@@ -7,6 +7,7 @@ import importlib
 import os
 import platform
 import sys
+import sysconfig
 import tempfile
 import time
 from datetime import UTC, datetime
@@ -29,18 +30,42 @@ def main() -> None:
     # The crypto floor has to run on OpenSSL as the server sets it up, and it is set up once.
     openssl.load()
     options = _options()
-    print(
-        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {os.cpu_count()} vCPU, {platform.machine()}, "
-        f"Linux {platform.release()}, Python {platform.python_version()}, "
-        f"load average {os.getloadavg()[0]:.2f}"
-    )
+    print(_machine())
     if len(os.sched_getaffinity(0)) < 2:
         sys.exit("two cores are needed: one for the server, one for the load")
     begun = time.monotonic()
     for name in options.measurements or MEASUREMENTS:
+        others, since = _others_cpu(), time.monotonic()
         with tempfile.TemporaryDirectory(prefix=f"fleetgate-bench-{name}-") as directory:
             importlib.import_module(f"bench.{name}").run(options, Path(directory))
+        share = (_others_cpu() - others) / (time.monotonic() - since) / (os.cpu_count() or 1)
+        print(f"  (other processes had {max(share, 0):.0%} of the machine meanwhile)")
     print(f"\ndone in {time.monotonic() - begun:.0f} s")
+
+
+def _machine() -> str:
+    """Where and when: what a figure means nothing without."""
+    from cryptography.hazmat.backends.openssl.backend import backend
+
+    optimised = "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
+    return (
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {os.cpu_count()} vCPU ({platform.machine()}), "
+        f"load average {os.getloadavg()[0]:.2f}\n"
+        f"Python {platform.python_version()} ({'' if optimised else 'not '}built with "
+        f"--enable-optimizations), server on {backend.openssl_version_text()}"
+    )
+
+
+def _others_cpu() -> float:
+    """Seconds of CPU that was not used by this process and its children, since the machine booted.
+
+    The children count when they have ended (times(2), proc(5): /proc/stat).
+    """
+    user, nice, system, _idle, _iowait, irq, softirq, *_ = (
+        int(each) for each in Path("/proc/stat").read_text().split()[1:11]
+    )
+    busy = (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+    return busy - sum(os.times()[:4])
 
 
 def _options() -> argparse.Namespace:

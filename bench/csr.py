@@ -24,6 +24,7 @@ def run(options: argparse.Namespace, directory: Path) -> None:
     count = options.onboardings
     rig.heading(f"csr: complete CSR onboardings, {TURNS} turns of {count}, {THREADS} at a time")
     ours: list[rig.Turn] = []
+    connects: list[rig.Turn] = []
     theirs: list[rig.Turn] = []
     floors: list[floor.Floor] = []
     with (
@@ -36,11 +37,16 @@ def run(options: argparse.Namespace, directory: Path) -> None:
         for _ in range(TURNS):
             ours.append(rig.take_turn(server, fleet.csr_onboardings(count), THREADS))
             if mosquitto is not None:
-                connect = partial(_connect, fleet, mosquitto.port)
-                work = [partial(connect, f"device-{number}") for number in range(2 * count)]
-                theirs.append(rig.take_turn(mosquitto, work, THREADS))
+                theirs.append(_connects(fleet, mosquitto, 2 * count))
+            connects.append(_connects(fleet, server, 2 * count))
             floors.append(floor.measure(server.data, directory, csr, count))
-    _print(ours, theirs, floors)
+    _print(ours, connects, theirs, floors)
+
+
+def _connects(fleet: Fleet, server: rig.Process, count: int) -> rig.Turn:
+    """So many bare connects to `server`."""
+    work = [partial(_connect, fleet, server.port, f"device-{number}") for number in range(count)]
+    return rig.take_turn(server, work, THREADS)
 
 
 def _connect(fleet: Fleet, port: int, client_id: str) -> None:
@@ -48,10 +54,18 @@ def _connect(fleet: Fleet, port: int, client_id: str) -> None:
         pass
 
 
-def _print(ours: list[rig.Turn], theirs: list[rig.Turn], floors: list[floor.Floor]) -> None:
+def _print(
+    ours: list[rig.Turn],
+    connects: list[rig.Turn],
+    theirs: list[rig.Turn],
+    floors: list[floor.Floor],
+) -> None:
     rig.line("server CPU per onboarding", rig.median(each.cost for each in ours), "ms")
-    rig.line("onboardings per second", rig.median(each.rate for each in ours), "/s", ours[-1].limit)
-    rig.line("what a core would do: 1 / CPU", rig.median(1e3 / each.cost for each in ours), "/s")
+    rig.line(
+        "onboardings per second", rig.median(each.rate for each in ours), "/s", rig.limit(ours)
+    )
+    rig.line("1 / CPU: what a core can do", rig.median(1e3 / each.cost for each in ours), "/s")
+    rig.line("CPU per two bare connects", rig.median(2 * each.cost for each in connects), "ms")
     rig.line("crypto floor, same libraries", rig.median(each.total for each in floors), "ms")
     parts = {
         "  two handshakes, server's side": [each.two_handshakes for each in floors],
@@ -65,6 +79,6 @@ def _print(ours: list[rig.Turn], theirs: list[rig.Turn], floors: list[floor.Floo
     rig.line("onboarding / crypto floor", rig.ratio(pairs), "x")
     if theirs:
         costs = [2 * each.cost for each in theirs]
-        rig.line("mosquitto, CPU per two bare connects", rig.median(costs), "ms", theirs[-1].limit)
+        rig.line("mosquitto, CPU per two bare connects", rig.median(costs), "ms", rig.limit(theirs))
         pairs = zip((each.cost for each in ours), costs, strict=True)
         rig.verdict("onboarding / two connects to mosquitto", rig.ratio(pairs), most=1.2)

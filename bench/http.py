@@ -53,7 +53,7 @@ def run(options: argparse.Namespace, directory: Path) -> None:  # noqa: ARG001
     rig.line("  CPU of an insert", rig.median(each[1] for each in floors), "ms")
     for connections, taken in turns.items():
         rates = [each.rate for each in taken]
-        rig.line(f"CreateThing, {connections} at a time", rig.median(rates), "/s", taken[-1].limit)
+        rig.line(f"CreateThing, {connections} at a time", rig.median(rates), "/s", rig.limit(taken))
         rig.line("  server CPU of a call", rig.median(each.cost for each in taken), "ms")
         latency = rig.median(rig.median(each.latencies) for each in taken) * 1e3
         rig.line("  from request to answer, median", latency, "ms")

@@ -56,7 +56,7 @@ def run(options: argparse.Namespace, directory: Path) -> None:
         bursts = [_bursts(server, fleet) for _ in range(BURSTS)]
 
     rig.line(f"RSA-2048 keys alone, {cores} cores", rig.median(alone), "/s")
-    rig.line("keys onboardings", rig.median(each.rate for each in ours), "/s", ours[-1].limit)
+    rig.line("keys onboardings", rig.median(each.rate for each in ours), "/s", rig.limit(ours))
     rates = [each.rate for each in ours]
     rig.line("onboardings / keys alone", rig.ratio(zip(rates, alone, strict=True)), "x")
     left = [

@@ -17,7 +17,6 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import socket
 import statistics
 import subprocess
@@ -168,11 +167,17 @@ def mosquitto(beside: Fleetgate, cores: set[int]) -> Iterator[Process | None]:
     command = [MOSQUITTO, "-c", str(configuration)]
     with _started(command, cores, data.with_name("mosquitto.log")) as popen:
         deadline = time.monotonic() + _PATIENCE
-        while socket.socket().connect_ex(("127.0.0.1", port)):
+        while not _listens(port):
             if popen.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError("mosquitto did not start")
+                log = data.with_name("mosquitto.log").read_text()
+                raise RuntimeError(f"mosquitto did not start: {log}")
             time.sleep(_POLL)
         yield Process(popen, port)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @contextlib.contextmanager
@@ -186,8 +191,13 @@ def _started(
     try:
         yield popen
     finally:
-        popen.send_signal(signal.SIGTERM)
-        popen.wait(_PATIENCE)
+        popen.terminate()
+        try:
+            popen.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            popen.kill()
+            popen.wait()
+            raise
 
 
 def _cpu_clock(pid: int) -> int:
@@ -229,11 +239,9 @@ class Turn:
         return self.server_cpu / self.count * 1e3
 
     @property
-    def limit(self) -> str:
-        """Who was busy: what the rate says something about."""
-        server, load = self.server_cpu / self.wall, self.load_cpu / self.wall
-        who = "the server" if server > 0.9 else "the load" if load > 0.85 else "neither"
-        return f"limited by {who}: server busy {server:.0%}, load {load:.0%} of a core"
+    def per_second(self) -> tuple[float, float]:
+        """Seconds of CPU that server and load used in a second."""
+        return self.server_cpu / self.wall, self.load_cpu / self.wall
 
 
 def take_turn(
@@ -260,6 +268,13 @@ def take_turn(
             time.process_time() - load_cpu,
             latencies,
         )
+
+
+def limit(turns: Sequence[Turn]) -> str:
+    """Who was busy: whose limit a rate is."""
+    server, load = (median(each.per_second[side] for each in turns) for side in (0, 1))
+    who = "the server" if server > 0.9 else "the load" if load > 0.85 else "neither"
+    return f"limited by {who}: server {server:.0%}, load {load:.0%} of a core"
 
 
 # --- printing ---------------------------------------------------------------------------------
