@@ -37,9 +37,9 @@ from fleetgate.store import certificates, policies, things
 from fleetgate.store.engine import Store, Tx
 
 FEW = 10_000
-TURNS = 8
+TURNS = 24
 THREADS = 8
-CALLS = 240
+CALLS = 120
 _BATCH = 5_000
 _ACCOUNT = Account("000000000000", "us-east-1")
 _numbers = itertools.count()
@@ -52,7 +52,10 @@ def run(options: argparse.Namespace, directory: Path) -> None:
     sizes = (FEW, options.things)
     rig.heading(f"registry: RegisterThing in registries of two sizes, {TURNS} turns of {CALLS}")
     with contextlib.ExitStack() as stack:
-        fleets = [_filled(stack, directory / str(size), size) for size in sizes]
+        fleets = [
+            _filled(stack, directory / name, size)
+            for name, size in zip(("few", "many"), sizes, strict=True)
+        ]
         for fleet in fleets:
             _take_turn(fleet)  # warm up
         turns = [[_take_turn(fleet) for fleet in fleets] for _ in range(TURNS)]
