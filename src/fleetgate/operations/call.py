@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Concatenate, ParamSpec, TypeVar
 
+from fleetgate.domain.limits import Limits
 from fleetgate.names import Account
+from fleetgate.operations.caller import Caller
 from fleetgate.operations.identity import Identity
 from fleetgate.operations.rsa_keys import RsaKeys
 from fleetgate.pki.issue import Profile
@@ -25,7 +27,7 @@ class Services:
     `host_names` are the names under which the server is reached, the first being the one to tell.
     `now` returns seconds since the epoch, `random_bytes(n)` n unpredictable bytes.
     `certificate_changed(certificate_id)` is called after a certificate lost its right to be
-    connected. `policy_epoch` grows whenever any policy or attachment changed: what was compiled
+    connected. `limits` are the quotas of the account. `policy_epoch` grows whenever any policy or attachment changed: what was compiled
     from policies at an older epoch is stale.
     """
 
@@ -39,6 +41,7 @@ class Services:
     host_names: tuple[str, ...]
     now: Callable[[], float]
     random_bytes: Callable[[int], bytes]
+    limits: Limits = Limits()
     ownership_token_seconds: float = 3600.0
     certificate_changed: Callable[[str], None] = lambda _: None
     policy_epoch: int = 0
@@ -57,7 +60,8 @@ class Call:
     """One call: when, by whom, over which door.
 
     Over MQTT `client_id` is the MQTT client id and `identity` the certificate of the connection;
-    over HTTP both are empty.
+    over HTTP both are empty, and `caller` is who signed the request. `source_ip` is the address
+    of the peer.
     """
 
     services: Services
@@ -65,6 +69,8 @@ class Call:
     now: float
     client_id: str = ""
     identity: Identity | None = None
+    caller: Caller | None = None
+    source_ip: str = ""
 
     @property
     def account(self) -> Account:
