@@ -16,6 +16,8 @@ from fleetgate.pki.issue import Profile
 from fleetgate.pki.trust import Authority
 from fleetgate.store.engine import Store, Tx
 
+DEFAULT_LIMITS = Limits()
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -26,9 +28,9 @@ class Services:
 
     `host_names` are the names under which the server is reached, the first being the one to tell.
     `now` returns seconds since the epoch, `random_bytes(n)` n unpredictable bytes.
-    `certificate_changed(certificate_id)` is called after a certificate lost its right to be
-    connected. `limits` are the quotas of the account. `policy_epoch` grows whenever any policy or attachment changed: what was compiled
-    from policies at an older epoch is stale.
+    `limits` are the quotas of the account. `certificate_changed(certificate_id)` is called after
+    a certificate lost its right to be connected. `policy_epoch` grows whenever any policy or
+    attachment changed: what was compiled from policies at an older epoch is stale.
     """
 
     account: Account
@@ -41,7 +43,7 @@ class Services:
     host_names: tuple[str, ...]
     now: Callable[[], float]
     random_bytes: Callable[[int], bytes]
-    limits: Limits = Limits()
+    limits: Limits = DEFAULT_LIMITS
     ownership_token_seconds: float = 3600.0
     certificate_changed: Callable[[str], None] = lambda _: None
     policy_epoch: int = 0
