@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "gateway": FOUNDATION | PURE | {"store", "operations", "broker"},
     "console": FOUNDATION | PURE | {"store", "operations"},
     "files": set(),
-    "settings": FOUNDATION,
+    "settings": FOUNDATION | {"domain"},
     "data_directory": FOUNDATION | PURE | {"files", "settings"},
     "server": SERVER_SIDE,
     "device": FOUNDATION | {"mqtt"},

@@ -20,8 +20,10 @@ import typer.main
 
 from fleetgate import settings
 from fleetgate.cli import app
+from fleetgate.domain.limits import Limits
 from fleetgate.operations import dispatch
 from fleetgate.settings import Settings
+from tools import limits_table
 
 ROOT = Path(__file__).parents[1]
 OPERATIONS_PAGE = ROOT / "docs" / "operations.md"
@@ -324,3 +326,11 @@ def test_a_block_that_does_not_parse_is_found() -> None:
 def test_operations_are_read_from_tables_and_lists() -> None:
     page = "- `A`\n## `iot`\n| `CreateThing` | x |\n- `GetPolicy`: y\n## Else\n- `No`\n"
     assert listed_operations(page) == {"iot": ["CreateThing", "GetPolicy"]}
+
+
+def test_every_limit_is_documented() -> None:
+    """Made of the text beside each limit, by tools/limits_table.py."""
+    rows = limits_table.table(limits_table.SOURCE.read_text())
+    assert rows.count("\n") - 2 == len(dataclasses.fields(Limits))
+    text = limits_table.PAGE.read_text()
+    assert text == limits_table.page(text, rows), "run .venv/bin/python tools/limits_table.py"

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from fleetgate.domain.limits import Limits
 from fleetgate.settings import SettingError, Settings, read_settings, unknown_variables
 
 
@@ -61,6 +62,10 @@ def test_addresses_are_host_and_port(text: str, value: tuple[str, int], tmp_path
         ({"FLEETGATE_OWNERSHIP_TOKEN_SECONDS": "nan"}, "seconds from 1"),
         ({"FLEETGATE_OWNERSHIP_TOKEN_SECONDS": "soon"}, "a number of seconds"),
         ({"FLEETGATE_ACCESS_KEY_ID": "A" * 20}, "have to be set together"),
+        ({"FLEETGATE_LIMITS": "policy_versions=0"}, "`policy_versions`: a number from 1"),
+        ({"FLEETGATE_LIMITS": "policy_versions=many"}, "not `many`"),
+        ({"FLEETGATE_LIMITS": "policy_versions"}, "a whole number is expected, not ``"),
+        ({"FLEETGATE_LIMITS": "wishes=3"}, "`wishes` is no limit; known are"),
         ({"FLEETGATE_CONFIG": "/nowhere/fleetgate.toml"}, "cannot be read"),
     ],
 )
@@ -80,6 +85,9 @@ def test_a_value_that_cannot_be_is_named(
         ("host_names = 5", "a list of host names"),
         ("host_names = [5]", "neither a DNS name"),
         ('data = ["x"]', "a directory is expected"),
+        ("limits = 3", "a table of names and numbers"),
+        ("[limits]\ntemplates = true", "not `True`"),
+        ("[limits]\ntemplates = 2.5", "not `2.5`"),
     ],
 )
 def test_a_misspelt_file_is_refused(text: str, words: str, tmp_path: Path) -> None:
@@ -97,3 +105,13 @@ def test_variables_nobody_knows_are_told(tmp_path: Path) -> None:
 def test_the_secret_is_not_shown(tmp_path: Path) -> None:
     given: dict[str, Any] = {"access_key_id": "A" * 20, "secret_access_key": "hush"}
     assert "hush" not in repr(read_settings(given, {}, tmp_path))
+
+
+def test_limits_are_told_one_by_one(tmp_path: Path) -> None:
+    """A limit set in one place does not bring back the defaults of the others."""
+    (tmp_path / "fleetgate.toml").write_text(
+        "[limits]\npolicy_versions = 7\ntemplates = 300\nrole_aliases = 5\n"
+    )
+    environment = {"FLEETGATE_LIMITS": "templates=400, role_aliases=6"}
+    read = read_settings({"limits": ["role_aliases=8"]}, environment, tmp_path).limits
+    assert read == Limits(policy_versions=7, templates=400, role_aliases=8)

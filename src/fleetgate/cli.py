@@ -129,6 +129,14 @@ def serve(
             help="Let POST /_fleetgate/reset empty the registry. [env: FLEETGATE_ALLOW_RESET]",
         ),
     ] = False,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=N",
+            help="Another value for one of AWS's quotas, e.g. policy_versions=10; repeatable. "
+            "[env: FLEETGATE_LIMITS, separated by commas; default: AWS's]",
+        ),
+    ] = None,
     log_level: Annotated[
         str | None,
         typer.Option(
@@ -164,6 +172,7 @@ def serve(
         "account": account,
         "region": region,
         "allow_reset": allow_reset or None,
+        "limits": limit,
         "log_level": log_level,
     }
     settings = read_settings(given, os.environ, Path.cwd())

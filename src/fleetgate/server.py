@@ -154,6 +154,7 @@ def _services(settings: Settings, path: Path, store: Store) -> Services:
         host_names=_host_names(settings),
         now=time.time,
         random_bytes=random_bytes,
+        limits=settings.limits,
         ownership_token_seconds=settings.ownership_token_seconds,
     )
 

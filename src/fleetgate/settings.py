@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from fleetgate.domain.limits import Limits
 from fleetgate.errors import Error
 
 CONFIG_FILE = "fleetgate.toml"
@@ -39,7 +40,7 @@ class Settings:
 
     Addresses are (host, port), port 0 picks a free one; durations are seconds. `host_names` are
     the names and IP addresses under which devices reach the server; the first is what
-    DescribeEndpoint answers.
+    DescribeEndpoint answers. `limits` are the quotas of the account.
     """
 
     data: Path = Path("fleetgate-data")
@@ -53,6 +54,7 @@ class Settings:
     issuer: str = ""
     ownership_token_seconds: float = 3600.0
     provisioning_claim_seconds: float = 300.0
+    limits: Limits = field(default_factory=Limits)
     access_key_id: str | None = None
     secret_access_key: str | None = field(default=None, repr=False)
 
@@ -81,23 +83,34 @@ def read_settings(
     file = environment.get(CONFIG_VARIABLE)
     path = Path(file) if file else directory / CONFIG_FILE
     found: dict[str, Any] = {}
+    limits: dict[str, int] = {}  # each by its own name: one source does not hide the others
+
+    def take(name: str, value: Any, source: str) -> None:
+        parsed = _parse(name, value, source)
+        if name == "limits":
+            limits.update(parsed)
+        else:
+            found[name] = parsed
+
     if file or path.is_file():
         for name, value in _read_file(path).items():
-            found[name] = _parse(name, value, f"`{path}`")
+            take(name, value, f"`{path}`")
     for name in _PARSERS:
         text = environment.get(variable(name))
         if text is not None:
-            found[name] = _parse(name, text, f"the variable {variable(name)}")
+            take(name, text, f"the variable {variable(name)}")
     for name, value in options.items():
         if value not in (None, []):
-            found[name] = _parse(name, value, f"the option --{_option(name)}")
+            take(name, value, f"the option --{_option(name)}")
+    found["limits"] = Limits(**limits)
     if (found.get("access_key_id") is None) != (found.get("secret_access_key") is None):
         raise SettingError(f"{' and '.join(ACCESS_KEY_VARIABLES)} have to be set together")
     return Settings(**found)
 
 
 def _option(name: str) -> str:
-    return {"host_names": "host-name"}.get(name, name.replace("_", "-"))
+    singular = {"host_names": "host-name", "limits": "limit"}
+    return singular.get(name, name.replace("_", "-"))
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -172,6 +185,30 @@ def _seconds(value: Any) -> float:
     return seconds
 
 
+_LIMIT_NAMES = tuple(each.name for each in fields(Limits))
+_MOST = 1_000_000
+
+
+def _limits(value: Any) -> dict[str, int]:
+    """A table of the file, or ``name=number`` once (option) or separated by commas (variable)."""
+    if isinstance(value, str):
+        value = value.split(",")
+    if isinstance(value, list | tuple):
+        pairs = [str(each).partition("=") for each in value]
+        value = {name.strip(): number.strip() for name, _, number in pairs}
+    if not isinstance(value, dict):
+        raise ValueError("a table of names and numbers is expected")
+    for name, number in value.items():
+        if name not in _LIMIT_NAMES:
+            raise ValueError(f"`{name}` is no limit; known are {', '.join(_LIMIT_NAMES)}")
+        text = str(number)
+        if isinstance(number, bool) or not (text.isascii() and text.isdigit() and len(text) < 8):
+            raise ValueError(f"`{name}`: a whole number is expected, not `{number}`")
+        if not 1 <= int(text) <= _MOST:
+            raise ValueError(f"`{name}`: a number from 1 to {_MOST} is expected, not `{number}`")
+    return {name: int(str(number)) for name, number in value.items()}
+
+
 _PARSERS: Mapping[str, Callable[[Any], Any]] = {
     "data": _path,
     "http": _address,
@@ -184,6 +221,7 @@ _PARSERS: Mapping[str, Callable[[Any], Any]] = {
     "issuer": _matching(r"[^\x00-\x1f]{1,200}", "1 to 200 printable characters are expected"),
     "ownership_token_seconds": _seconds,
     "provisioning_claim_seconds": _seconds,
+    "limits": _limits,
     "access_key_id": _matching(r"\w{16,128}", "16 to 128 letters, digits or _ are expected"),
     "secret_access_key": _matching(r"\S{1,128}", "1 to 128 characters without blanks"),
 }
