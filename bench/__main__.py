@@ -19,6 +19,7 @@ MEASUREMENTS = {
     "csr": "CSR onboardings beside bare connects to mosquitto and the crypto floor",
     "keys": "keys onboardings beside RSA-2048 key generation alone",
     "http": "CreateThing over HTTP beside bare durable inserts",
+    "control": "CreateThing and DescribeThing beside moto_server",
     "registry": "RegisterThing with many things beside few",
     "idle": "memory per idle connection beside mosquitto",
     "start": "time from start to ready",

@@ -151,7 +151,7 @@ class Fleet:
 def set_up(server: Fleetgate, directory: Path) -> Fleet:
     """Creates everything on a new server, through boto3."""
     claim = make_key(directory, "claim")
-    with server.iot() as iot:
+    with server.client("iot") as iot:
         iot.create_policy(policyName="bench-claim", policyDocument=_CLAIM_POLICY)
         iot.create_policy(policyName=DEVICE_POLICY_NAME, policyDocument=_DEVICE_POLICY)
         iot.create_provisioning_template(

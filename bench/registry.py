@@ -34,7 +34,8 @@ from bench.fleet import (
 from fleetgate.device.connection import DeviceConnection
 from fleetgate.names import Account
 from fleetgate.store import certificates, policies, things
-from fleetgate.store.engine import Store, Tx
+from fleetgate.store.engine import Tx
+from fleetgate.store.sqlite import SqliteStore
 
 FEW = 10_000
 TURNS = 24
@@ -83,7 +84,7 @@ def _filled(stack: contextlib.ExitStack, directory: Path, size: int) -> Fleet:
 async def _fill(file: Path, size: int, pem: str) -> None:
     # in the order of the certificate ids: inserting is much faster so
     ids = sorted(hashlib.sha256(str(number).encode()).hexdigest() for number in range(size))
-    with contextlib.closing(Store(file)) as store:
+    with contextlib.closing(SqliteStore(file)) as store:
         for start in range(0, size, _BATCH):
             await store.write(_add, ids[start : start + _BATCH], start, pem)
 

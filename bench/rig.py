@@ -90,11 +90,11 @@ class Fleetgate(Process):
         return Path(self.endpoints.ca_file)
 
     @contextlib.contextmanager
-    def iot(self) -> Iterator[Any]:
-        """A boto3 client of the server's own credentials."""
+    def client(self, service: str) -> Iterator[Any]:
+        """A boto3 client of a service, with the root user's credentials."""
         credentials = read_credentials(self.data)
         client = boto3.client(
-            "iot",
+            service,
             endpoint_url=self.endpoints.http_url,
             region_name=self.endpoints.region,
             aws_access_key_id=credentials.access_key_id,
@@ -118,7 +118,7 @@ def serving(data: Path, cores: set[int]) -> Iterator[Fleetgate]:
     executable = Path(sys.executable).with_name("fleetgate")
     addresses = ["--http", "127.0.0.1:0", "--mqtt", "127.0.0.1:0"]
     command = [str(executable), "serve", "--data", str(data), *addresses]
-    with _started(command, cores, data.with_suffix(".log")) as popen:
+    with started(command, cores, data.with_suffix(".log")) as popen:
         endpoints = _ready(popen, data)
         yield Fleetgate(popen, endpoints.mqtt_port, data, endpoints)
 
@@ -165,7 +165,7 @@ def mosquitto(beside: Fleetgate, cores: set[int]) -> Iterator[Process | None]:
     configuration = data.with_name("mosquitto.conf")
     configuration.write_text("\n".join(lines) + "\n")
     command = [MOSQUITTO, "-c", str(configuration)]
-    with _started(command, cores, data.with_name("mosquitto.log")) as popen:
+    with started(command, cores, data.with_name("mosquitto.log")) as popen:
         deadline = time.monotonic() + _PATIENCE
         while not _listens(port):
             if popen.poll() is not None or time.monotonic() > deadline:
@@ -181,9 +181,10 @@ def _listens(port: int) -> bool:
 
 
 @contextlib.contextmanager
-def _started(
+def started(
     command: Sequence[str], cores: set[int], log: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
+    """A process on `cores`, its output in `log`; terminated at the end."""
     with log.open("ab") as output, pinned(cores):
         popen = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT

@@ -62,6 +62,8 @@ def test_addresses_are_host_and_port(text: str, value: tuple[str, int], tmp_path
         ({"FLEETGATE_OWNERSHIP_TOKEN_SECONDS": "nan"}, "seconds from 1"),
         ({"FLEETGATE_OWNERSHIP_TOKEN_SECONDS": "soon"}, "a number of seconds"),
         ({"FLEETGATE_ACCESS_KEY_ID": "A" * 20}, "have to be set together"),
+        ({"FLEETGATE_TRUSTED_PROXIES": "10.0.0.1/8"}, "has host bits set"),
+        ({"FLEETGATE_TRUSTED_PROXIES": "proxy"}, "does not appear to be an IPv4 or IPv6 network"),
         ({"FLEETGATE_LIMITS": "policy_versions=0"}, "`policy_versions`: a number from 1"),
         ({"FLEETGATE_LIMITS": "policy_versions=many"}, "not `many`"),
         ({"FLEETGATE_LIMITS": "policy_versions"}, "a whole number is expected, not ``"),

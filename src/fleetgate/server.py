@@ -38,6 +38,7 @@ from fleetgate.operations.rsa_keys import RsaKeys
 from fleetgate.pki import issue, token, trust
 from fleetgate.settings import Address, Settings
 from fleetgate.store.engine import Store, Tx, add_setting, find_setting
+from fleetgate.store.sqlite import SqliteStore
 from fleetgate.wire.model import Service
 
 log = logging.getLogger("fleetgate.server")
@@ -79,7 +80,7 @@ async def serve(settings: Settings, ready: Callable[[Endpoints, Path], None]) ->
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     path = data_directory.open_directory(settings.data)
     async with contextlib.AsyncExitStack() as stack:
-        store = Store(path / "registry.db")
+        store = SqliteStore(path / "registry.db")
         stack.callback(store.close)
         data_directory.remove_endpoints(path)
         await store.write(_claim_for_account, path, settings)
@@ -104,7 +105,12 @@ async def serve(settings: Settings, ready: Callable[[Endpoints, Path], None]) ->
             {credentials.access_key_id: credentials.secret_access_key}.get,
             partial(_reset, services, gateway) if settings.allow_reset else None,
         )
-        http = http_server(rest, grace=GRACE, limits=HttpLimits(max_connections=_connections()[1]))
+        http = http_server(
+            rest,
+            grace=GRACE,
+            limits=HttpLimits(max_connections=_connections()[1]),
+            proxies=settings.trusted_proxies,
+        )
         serving = asyncio.create_task(http.serve(sockets=http_sockets), name="http")
         stack.push_async_callback(_stop_http, http, serving)
         sweeping = asyncio.create_task(_sweep_for_ever(services), name="sweep")

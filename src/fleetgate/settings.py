@@ -8,6 +8,7 @@ an error; ``FLEETGATE_*`` variables nobody knows may be there for other programs
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import tomllib
 from collections.abc import Callable, Mapping
@@ -40,13 +41,15 @@ class Settings:
 
     Addresses are (host, port), port 0 picks a free one; durations are seconds. `host_names` are
     the names and IP addresses under which devices reach the server; the first is what
-    DescribeEndpoint answers. `limits` are the quotas of the account.
+    DescribeEndpoint answers. `trusted_proxies` are networks whose X-Forwarded-For is believed.
+    `limits` are the quotas of the account.
     """
 
     data: Path = Path("fleetgate-data")
     http: Address = ("127.0.0.1", 4566)
     mqtt: Address = ("127.0.0.1", 8883)
     host_names: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
     account: str = "000000000000"
     region: str = "us-east-1"
     allow_reset: bool = False
@@ -159,6 +162,13 @@ def _names(value: Any) -> tuple[str, ...]:
     return names
 
 
+def _networks(value: Any) -> tuple[str, ...]:
+    listed = value.split(",") if isinstance(value, str) else value
+    if not isinstance(listed, list | tuple):
+        raise ValueError("a list of IP addresses and networks is expected")
+    return tuple(str(ipaddress.ip_network(str(each).strip())) for each in listed)
+
+
 def _matching(pattern: str, rule: str) -> Callable[[Any], str]:
     def parse(value: Any) -> str:
         if not isinstance(value, str) or not re.fullmatch(pattern, value):
@@ -214,6 +224,7 @@ _PARSERS: Mapping[str, Callable[[Any], Any]] = {
     "http": _address,
     "mqtt": _address,
     "host_names": _names,
+    "trusted_proxies": _networks,
     "account": _matching(r"[0-9]{12}", "12 digits are expected"),
     "region": _matching(r"[a-z0-9-]{1,32}", "a name such as us-east-1 is expected"),
     "allow_reset": _switch,

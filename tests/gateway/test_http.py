@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -31,9 +31,11 @@ class Echo:
     size: int = 0
     reads: bool = True
     pause: float = 0.0
+    peers: list[str] = field(default_factory=list)
 
-    async def __call__(self, _scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         self.requests += 1
+        self.peers.append(scope["client"][0])
         read = 0
         while self.reads:
             message = await receive()
@@ -52,10 +54,10 @@ class Echo:
 class Door:
     """A server on a loop of its own."""
 
-    def __init__(self, app: Echo, limits: HttpLimits) -> None:
+    def __init__(self, app: Echo, limits: HttpLimits, proxies: tuple[str, ...] = ()) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.address = self.listener.getsockname()
-        self.server = http_server(app, grace=1, limits=limits)
+        self.server = http_server(app, grace=1, limits=limits, proxies=proxies)
         self.errors: list[dict[str, Any]] = []
         self._started = threading.Event()
         self._thread = threading.Thread(target=uvloop.run, args=(self._main(),))
@@ -94,8 +96,8 @@ def echo() -> Echo:
 def open_door(echo: Echo) -> Iterator[Callable[..., Door]]:
     doors: list[Door] = []
 
-    def make(**limits: Any) -> Door:
-        doors.append(Door(echo, replace(QUICK, **limits)))
+    def make(proxies: tuple[str, ...] = (), **limits: Any) -> Door:
+        doors.append(Door(echo, replace(QUICK, **limits), proxies))
         return doors[-1]
 
     yield make
@@ -325,3 +327,21 @@ def test_stopping_closes_idle_connections(open_door: Callable[..., Door]) -> Non
     door.server.should_exit = True
     assert received(used) == b""
     assert received(fresh) == b""
+
+
+@pytest.mark.parametrize(
+    ("proxies", "peer"),
+    [
+        ((), "127.0.0.1"),
+        (("127.0.0.0/8",), "192.0.2.7"),
+        (("10.0.0.0/8",), "127.0.0.1"),
+    ],
+)
+def test_only_a_trusted_proxy_says_who_calls(
+    open_door: Callable[..., Door], echo: Echo, proxies: tuple[str, ...], peer: str
+) -> None:
+    door = open_door(proxies)
+    request = b"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n"
+    with door.connect(request) as connection:
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+    assert echo.peers == [peer]

@@ -26,7 +26,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
@@ -78,8 +78,13 @@ class HttpServer(uvicorn.Server):
             await asyncio.sleep(0.001)
 
 
-def http_server(app: Any, *, grace: float, limits: HttpLimits | None = None) -> HttpServer:
-    """A server for the ASGI application `app`; to stop, it gives answers `grace` seconds."""
+def http_server(
+    app: Any, *, grace: float, limits: HttpLimits | None = None, proxies: Sequence[str] = ()
+) -> HttpServer:
+    """A server for the ASGI application `app`; to stop, it gives answers `grace` seconds.
+
+    `proxies` are addresses and networks of proxies whose X-Forwarded-For is believed.
+    """
     limits = limits or HttpLimits()
     protocol = partial(_HttpConnection, limits, _TurnedAway())
     return HttpServer(
@@ -92,6 +97,8 @@ def http_server(app: Any, *, grace: float, limits: HttpLimits | None = None) -> 
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=bool(proxies),
+            forwarded_allow_ips=list(proxies),
             timeout_keep_alive=limits.keep_alive_timeout,
             timeout_graceful_shutdown=int(grace),
         )
