@@ -94,6 +94,10 @@ class CertificateValidationException(ServiceError):
     status = 400
 
 
+class RegistrationCodeValidationException(ServiceError):
+    status = 400
+
+
 class ResourceRegistrationFailureException(ServiceError):
     status = 400
 
@@ -103,6 +107,10 @@ class UnauthorizedException(ServiceError):
 
 
 class ResourceNotFoundException(ServiceError):
+    status = 404
+
+
+class NotConfiguredException(ServiceError):
     status = 404
 
 
@@ -116,7 +124,15 @@ class ResourceAlreadyExistsException(ServiceError):
     status = 409
 
 
+class CertificateConflictException(ServiceError):
+    status = 409
+
+
 class DeleteConflictException(ServiceError):
+    status = 409
+
+
+class TransferConflictException(ServiceError):
     status = 409
 
 
@@ -129,6 +145,10 @@ class VersionsLimitExceededException(ServiceError):
 
 
 class LimitExceededException(ServiceError):
+    status = 410
+
+
+class TransferAlreadyCompletedException(ServiceError):
     status = 410
 
 
@@ -163,6 +183,10 @@ class AccessDeniedException(ServiceError):
     status = 403
 
 
+class ExpiredTokenException(ServiceError):
+    status = 403
+
+
 class UnknownOperationException(ServiceError):
     status = 404
 
@@ -179,6 +203,71 @@ class NotImplementedException(ServiceError):
     """An operation of the service model that this server does not offer."""
 
     status = 501
+
+
+# --- what the iam and sts service models declare ----------------------------------------------
+
+
+class NoSuchEntity(ServiceError):
+    status = 404
+
+
+class EntityAlreadyExists(ServiceError):
+    status = 409
+
+
+class DeleteConflict(ServiceError):
+    status = 409
+
+
+class LimitExceeded(ServiceError):
+    status = 409
+
+
+class InvalidInput(ServiceError):
+    status = 400
+
+
+class InvalidUserType(ServiceError):
+    status = 400
+
+
+class MalformedPolicyDocument(ServiceError):
+    status = 400
+
+
+class PackedPolicyTooLarge(ServiceError):
+    """Of STS: policies and tags of a session do not fit into its token."""
+
+    status = 400
+
+
+class PasswordPolicyViolation(ServiceError):
+    status = 400
+
+
+class UnmodifiableEntity(ServiceError):
+    status = 400
+
+
+# --- what the front door of every service of the Query protocol answers -----------------------
+# Source: IAM API Reference, "Common Errors".
+
+
+class InvalidAction(ServiceError):
+    status = 400
+
+
+class MissingAction(ServiceError):
+    status = 400
+
+
+class MalformedQueryString(ServiceError):
+    status = 404
+
+
+class ValidationError(ServiceError):
+    status = 400
 
 
 # --- what only the MQTT provisioning operations answer (data/provisioning.json) --------------

@@ -23,6 +23,13 @@ class Account:
         """
         return f"arn:{self.partition}:iot:{self.region}:{self.id}:{resource}"
 
+    def iam_arn(self, resource: str) -> str:
+        """The ARN of an ``iam`` resource, e.g. ``iam_arn("role/fleet/installer")``.
+
+        Source: Service Authorization Reference, "Resource types defined by AWS IAM".
+        """
+        return f"arn:{self.partition}:iam::{self.id}:{resource}"
+
     def resource(self, arn: str, kind: str) -> str | None:
         """The name inside an ARN of this account and region (``thing/lamp`` -> ``lamp``).
 

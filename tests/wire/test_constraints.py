@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetgate.errors import InvalidRequestException, SerializationException
-from fleetgate.wire import constraints, patterns, restjson
-from fleetgate.wire.model import Service, Shape
+from fleetgate.wire import constraints, restjson
+from fleetgate.wire.model import Service
 
 
 def _message(service: Service, operation: str, **params: Any) -> str:
@@ -243,66 +243,6 @@ def test_the_operations_themselves_judge_token_and_csr(provisioning: Service) ->
             payload_format="json",
             certificate_signing_request=csr,
         )
-
-
-def _valid(shape: Shape) -> st.SearchStrategy[Any]:
-    """Values that keep every constraint of a shape."""
-    low = int(shape.minimum or 0)
-    high = int(shape.maximum) if shape.maximum is not None else low + 5
-    if shape.enum:
-        return st.sampled_from(shape.enum)
-    if shape.type == "string":
-        if shape.pattern and shape.pattern != r"[\s\S]*":
-            return st.from_regex(patterns._compiled(shape.pattern), fullmatch=True).filter(
-                lambda text: (
-                    low <= len(text) <= min(high, 2048)
-                    and patterns.matches(shape.pattern or "", text)
-                )
-            )
-        return st.text(min_size=low, max_size=min(high, low + 20))
-    if shape.type == "boolean":
-        return st.booleans()
-    if shape.type in {"integer", "long"}:
-        return st.integers(low, max(high, low))
-    if shape.type in {"float", "double", "timestamp"}:
-        return st.floats(shape.minimum or 0, shape.maximum or 1e9)
-    if shape.type == "blob":
-        return st.binary(min_size=low, max_size=low + 5)
-    if shape.type == "list":
-        assert shape.element
-        return st.lists(_valid(shape.element), min_size=low, max_size=max(low, min(high, 2)))
-    if shape.type == "map":
-        assert shape.key
-        assert shape.element
-        return st.dictionaries(_valid(shape.key), _valid(shape.element), min_size=low, max_size=1)
-    return st.fixed_dictionaries(
-        {member.name: _valid(member.shape) for member in shape.members.values()}
-    )
-
-
-@pytest.mark.parametrize(
-    "operation",
-    [
-        "CreateThing",
-        "CreateProvisioningTemplate",
-        "CreateThingGroup",
-        "AttachPolicy",
-        "ListTagsForResource",
-    ],
-)
-def test_what_keeps_every_constraint_is_accepted(iot: Service, operation: str) -> None:
-    name = {"ListTagsForResource": "ListTagsForResource"}.get(operation, operation)
-    shape = iot.operation(name).input
-    assert shape is not None
-    params = st.fixed_dictionaries(
-        {member.python_name: _valid(member.shape) for member in shape.members.values()}
-    )
-
-    @given(params)
-    def check(values: dict[str, Any]) -> None:
-        constraints.validate(shape, values)
-
-    check()
 
 
 @given(

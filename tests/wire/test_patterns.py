@@ -68,6 +68,11 @@ def test_every_pattern_of_the_model_translates(iot: Service) -> None:
         (r"[a&~|]", ["a", "&", "~", "|"], ["c"]),
         (r"arn:[!-~]+", ["arn:aws:x"], ["arn:", "arn:é"]),
         (r"[a-zA-Z0-9!_.*'()-\/]+", ["a(b),c+d/e"], ["a:b", "a b"]),
+        # characters by their number, of four digits: the fifth is a character of its own
+        (r"[\u0009\u0020-\u00FF]+", ["a\té"], ["a\n", "Ā", ""]),
+        (r"(\u002F)|(\u002F[\u0021-\u007E]+\u002F)", ["/", "/a/b/"], ["//", "/a", "/ /"]),
+        (r"[^\u0085].", ["é☃"], ["\u0085a", "a\u2028", "a\u0085"]),
+        (r"[\uE000-\uFFFD\u10000-\u10FFFF]+", ["\ue000", "0Z", "F"], ["/", "\U00010000"]),
     ],
 )
 def test_a_value_matches_as_in_java(pattern: str, matching: list[str], failing: list[str]) -> None:

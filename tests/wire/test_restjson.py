@@ -6,15 +6,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 import pytest
 from botocore import xform_name
-from botocore.awsrequest import HeadersDict, create_request_object, prepare_request_dict
 from botocore.model import ServiceModel
-from botocore.parsers import create_parser
-from botocore.serialize import create_serializer
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,6 +22,7 @@ from fleetgate.errors import (
 )
 from fleetgate.wire import restjson
 from fleetgate.wire.model import Operation, Service
+from tests.wire import botocore_judge
 from tests.wire.every_kind import EVERYTHING, MOMENT, SMALL
 
 TEXT = "a/b c+%?&=#é\"{}'~☃"
@@ -56,51 +53,16 @@ def _value(shape: Any, *, full: bool, location: str | None = None) -> Any:
     return {"integer": -7, "long": 2**53 + 1, "double": 0.1, "float": 0.5}[shape.type_name]
 
 
-def _inside(value: Any) -> Any:
-    """A parameter as it is inside the server."""
-    if isinstance(value, datetime):
-        return value.timestamp()
-    if isinstance(value, dict):
-        return {name: _inside(entry) for name, entry in value.items()}
-    return [_inside(entry) for entry in value] if isinstance(value, list) else value
-
-
-def _sent(operation: Any, params: dict[str, Any]) -> Any:
-    """The request botocore would put on the wire."""
-    serializer = create_serializer("rest-json", include_validation=False)
-    request = serializer.serialize_to_request(params, operation)
-    prepare_request_dict(request, endpoint_url="http://localhost:4566")
-    return create_request_object(request).prepare()
-
-
-def _received(service: Service, request: Any) -> tuple[Operation, dict[str, Any]]:
-    url = urlsplit(request.url)
-    query = restjson.parse_query(url.query)
-    found = service.route(request.method, url.path, query)
-    assert found is not None
-    headers = {
-        name.lower(): value.decode() if isinstance(value, bytes) else value
-        for name, value in request.headers.items()
-    }
-    body = request.body or b""
-    assert isinstance(body, bytes)
-    return found[0], restjson.decode_request(found[0], found[1], query, headers, body)
-
-
 @pytest.mark.parametrize("full", [False, True], ids=["minimal", "full"])
 def test_every_request_botocore_writes_is_read(iot: Service, judge: Any, full: bool) -> None:
     for name in judge.operation_names:
         model = judge.operation_model(name)
         params = _value(model.input_shape, full=full) if model.input_shape else {}
-        operation, decoded = _received(iot, _sent(model, params))
+        operation, decoded = botocore_judge.received(iot, botocore_judge.sent(model, params))
         assert operation.name == name
-        assert decoded == {xform_name(key): _inside(value) for key, value in params.items()}, name
-
-
-def _parsed(model: Any, status: int, headers: dict[str, str], body: bytes) -> Any:
-    parser = create_parser("rest-json")
-    response = {"status_code": status, "headers": HeadersDict(headers), "body": body}
-    return parser.parse(response, model.output_shape)
+        assert decoded == {
+            xform_name(key): botocore_judge.inside(value) for key, value in params.items()
+        }, name
 
 
 @pytest.mark.parametrize("as_number", [False, True], ids=["datetime", "seconds"])
@@ -113,10 +75,10 @@ def test_every_answer_written_is_what_botocore_reads(
         result = _value(model.output_shape, full=full) if model.output_shape else {}
         if "statusCode" in result:
             result["statusCode"] = 202
-        written = _inside(result) if as_number else result
+        written = botocore_judge.inside(result) if as_number else result
         status, headers, body = restjson.encode_response(iot.operation(name), written)
         assert status == result.get("statusCode", model.http.get("responseCode", 200))
-        parsed = _parsed(model, status, headers, body)
+        parsed = botocore_judge.parsed(model, status, headers, body)
         assert parsed.pop("ResponseMetadata")["HTTPStatusCode"] == status
         if name == "DeleteCommand" and not full:
             parsed.pop("statusCode")
@@ -131,7 +93,7 @@ def test_every_declared_error_is_what_botocore_reads(iot: Service, judge: Any) -
             error = type(shape.name, (ServiceError,), declared)("`é` is wrong")
             status, headers, body = restjson.encode_error(error, "id-1")
             assert status == declared["status"]
-            parsed = _parsed(model, status, headers, body)
+            parsed = botocore_judge.parsed(model, status, headers, body)
             assert parsed["Error"] == {"Code": shape.name, "Message": "`é` is wrong"}
             assert parsed["ResponseMetadata"]["RequestId"] == "id-1"
             assert parsed["ResponseMetadata"]["HTTPStatusCode"] == status
@@ -158,9 +120,11 @@ def test_the_members_of_an_error_are_in_its_body() -> None:
 
 def test_members_of_every_kind_are_read_from_where_they_lie(small: Service) -> None:
     model = ServiceModel(SMALL, "small").operation_model("Put")
-    operation, decoded = _received(small, _sent(model, EVERYTHING))
+    operation, decoded = botocore_judge.received(small, botocore_judge.sent(model, EVERYTHING))
     assert operation.name == "Put"
-    assert decoded == {xform_name(key): _inside(value) for key, value in EVERYTHING.items()}
+    assert decoded == {
+        xform_name(key): botocore_judge.inside(value) for key, value in EVERYTHING.items()
+    }
 
 
 def test_members_of_every_kind_are_written_to_where_they_belong(small: Service) -> None:
@@ -168,7 +132,7 @@ def test_members_of_every_kind_are_written_to_where_they_belong(small: Service) 
     result = {key: value for key, value in EVERYTHING.items() if key.startswith(("B", "H", "P"))}
     status, headers, body = restjson.encode_response(small.operation("Put"), result)
     assert headers["x-time"] == "Fri, 02 Jan 2026 03:04:05 GMT"
-    parsed = _parsed(model, status, headers, body)
+    parsed = botocore_judge.parsed(model, status, headers, body)
     parsed.pop("ResponseMetadata")
     parsed["HeaderFlag"] = {"false": False}[headers["x-flag"]]
     assert parsed == result
@@ -177,7 +141,7 @@ def test_members_of_every_kind_are_written_to_where_they_belong(small: Service) 
 @pytest.mark.parametrize(("name", "value"), [("Blob", b"\x00\xff"), ("Text", "é")])
 def test_a_payload_is_the_whole_body(small: Service, name: str, value: Any) -> None:
     model = ServiceModel(SMALL, "small").operation_model(name)
-    operation, decoded = _received(small, _sent(model, {"Body": value}))
+    operation, decoded = botocore_judge.received(small, botocore_judge.sent(model, {"Body": value}))
     assert decoded == {"body": value}
     status, headers, body = restjson.encode_response(operation, {"Body": value})
     assert status == operation.response_code

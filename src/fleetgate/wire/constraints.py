@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fleetgate.errors import InvalidRequestException
+from fleetgate.errors import InvalidRequestException, ServiceError
 from fleetgate.wire import patterns
 from fleetgate.wire.model import Shape
 
@@ -26,21 +26,22 @@ time quadratic in the length, so no value of any length a caller likes is put to
 _SHOWN = 80
 
 
-def validate(shape: Shape, params: Mapping[str, Any]) -> None:
+def validate(
+    shape: Shape,
+    params: Mapping[str, Any],
+    refusal: type[ServiceError] = InvalidRequestException,
+) -> None:
     """Check the parameters of an operation against its input `shape`.
 
     `params` has snake_case names at the top (as ``restjson.decode_request`` returns them) and
     the model's names below. Unknown parameters are not looked at.
 
-    Raises InvalidRequestException, whose message names every violation (at most
-    :data:`MAXIMUM_VIOLATIONS`).
+    Raises `refusal`, whose message names every violation (at most :data:`MAXIMUM_VIOLATIONS`).
     """
     found = violations(shape, params)
     if found:
         plural = "" if len(found) == 1 else "s"
-        raise InvalidRequestException(
-            f"{len(found)} validation error{plural} detected: {'; '.join(found)}"
-        )
+        raise refusal(f"{len(found)} validation error{plural} detected: {'; '.join(found)}")
 
 
 def violations(shape: Shape, params: Mapping[str, Any]) -> tuple[str, ...]:

@@ -47,7 +47,9 @@ class Shape:
 
     ``type`` is one of structure, list, map, string, integer, long, float, double, boolean,
     timestamp, blob. ``element`` is the member of a list or the value of a map, ``minimum`` and
-    ``maximum`` bound a length (characters, bytes, entries) or a number.
+    ``maximum`` bound a length (characters, bytes, entries) or a number. ``key_name``,
+    ``element_name`` and ``flattened`` matter to forms and XML alone: what a key and an element are
+    called there, and whether a list or map goes without an element around its entries.
     """
 
     name: str
@@ -62,6 +64,9 @@ class Shape:
     enum: tuple[str, ...] = ()
     sensitive: bool = False
     timestamp_format: str | None = None
+    key_name: str | None = None
+    element_name: str | None = None
+    flattened: bool = False
 
     @property
     def reads_body(self) -> bool:
@@ -89,7 +94,11 @@ class Member:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Operation:
-    """One operation; ``errors`` maps the codes it declares to their HTTP statuses."""
+    """One operation; ``errors`` maps the codes it declares to their HTTP statuses.
+
+    ``result_wrapper`` is the XML element around the output and ``xml_namespace`` that of the whole
+    answer; only the Query protocol has them.
+    """
 
     name: str
     python_name: str
@@ -99,6 +108,8 @@ class Operation:
     input: Shape | None
     output: Shape | None
     errors: Mapping[str, int]
+    result_wrapper: str | None = None
+    xml_namespace: str = ""
 
 
 @dataclass(slots=True)
@@ -127,16 +138,22 @@ class Service:
         protocol: str,
         operations: Mapping[str, Mapping[str, Any]],
         shapes: Mapping[str, Mapping[str, Any]],
+        *,
+        version: str = "",
+        xml_namespace: str = "",
     ) -> None:
         self.name = name
         self.protocol = protocol
+        self.version = version
+        self.xml_namespace = xml_namespace
         self._described = operations
         self._described_shapes = shapes
         self._operations: dict[str, Operation] = {}
         self._shapes: dict[str, Shape] = {}
         self._root = _Node()
-        for operation in operations.values():
-            self._file(operation["name"], operation["http"])
+        if protocol != "query":  # all its operations are at `/`, told apart by the form
+            for operation in operations.values():
+                self._file(operation["name"], operation["http"])
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any], service_name: str) -> Service:
@@ -145,11 +162,14 @@ class Service:
         Raises ValueError when the document is not of that format.
         """
         try:
+            metadata = document["metadata"]
             return cls(
                 service_name,
-                document["metadata"]["protocol"],
+                metadata["protocol"],
                 document["operations"],
                 document["shapes"],
+                version=metadata.get("apiVersion", ""),
+                xml_namespace=metadata.get("xmlNamespace", ""),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a service model of `{service_name}`: {error!r}") from error
@@ -233,6 +253,8 @@ class Service:
             errors=MappingProxyType(
                 dict(self._error(error["shape"]) for error in described.get("errors", ()))
             ),
+            result_wrapper=described.get("output", {}).get("resultWrapper"),
+            xml_namespace=self.xml_namespace,
         )
 
     def _error(self, name: str) -> tuple[str, int]:
@@ -269,6 +291,9 @@ class Service:
             enum=tuple(described.get("enum", ())),
             sensitive=described.get("sensitive", False),
             timestamp_format=described.get("timestampFormat"),
+            key_name=key.get("locationName") if key else None,
+            element_name=element.get("locationName") if element else None,
+            flattened=described.get("flattened", False),
         )
         return shape
 

@@ -1,10 +1,12 @@
 """The regular expressions of a service model, which are Java's, as Python's.
 
-Theory of operation. In the model a character outside ASCII can be told apart by its Unicode
-general category alone (``\\p{L}``, ``[^\\p{C}]``); everything else names ASCII characters. So a
-value is first reduced: each character outside ASCII becomes the one character that stands for
+Theory of operation. In the model of ``iot`` a character outside ASCII can be told apart by its
+Unicode general category alone (``\\p{L}``, ``[^\\p{C}]``); everything else names ASCII characters.
+So a value is first reduced: each character outside ASCII becomes the one character that stands for
 its category, and ``\\p{L}`` becomes the handful of characters that stand for letters. No table of
-Unicode ranges is needed, and an expression stays as small as its author wrote it.
+Unicode ranges is needed, and an expression stays as small as its author wrote it. The models of
+``iam`` and ``sts`` also have expressions that name characters by number
+(``\\u00A1-\\u00FF``); those have no categories and are matched against the value as it is.
 
 Source: Java SE 17 API, ``java.util.regex.Pattern`` (without UNICODE_CHARACTER_CLASS: ``\\w``,
 ``\\d``, ``\\s`` and the POSIX classes are ASCII only).
@@ -31,7 +33,7 @@ _CATEGORY = (
     | {stand_in: name for name, stand_in in _STAND_IN.items()}
     | {_NEXT_LINE: "Cc"}
 )
-_LINE_TERMINATORS = "\n\r" + _NEXT_LINE + _STAND_IN["Zl"] + _STAND_IN["Zp"]
+_LINE_TERMINATORS = "\n\r" + _NEXT_LINE + _STAND_IN["Zl"] + _STAND_IN["Zp"] + "\u2028\u2029"
 
 _GRAPH = frozenset(map(chr, range(0x21, 0x7F)))
 _ALNUM = frozenset(character for character in _GRAPH if character.isalnum())
@@ -54,6 +56,7 @@ _POSIX = {
 _TOKEN = re.compile(
     r"\\(?P<property>[pP])(?:\{(?P<name>\w+)\}|(?P<letter>[A-Z]))"
     r"|\\x(?P<hex>[0-7][0-9a-fA-F])"
+    r"|\\u(?P<number>[0-9a-fA-F]{4})"
     r"|\\(?P<class>[wWdDsS])"
     r"|\\(?P<control>[tnrf])"
     r"|\\(?P<quoted>[^a-zA-Z0-9])"
@@ -73,14 +76,19 @@ def matches(pattern: str, value: str) -> bool:
     """
     if pattern == "[\\s\\S]*":  # every twentieth shape has this one, on the longest values
         return True
-    return _compiled(pattern).fullmatch(_reduced(value)) is not None
+    if not value.isascii() and "\\u" not in pattern:
+        value = _reduced(value)
+    return _compiled(pattern).fullmatch(value) is not None
 
 
 def translate(pattern: str) -> str:
     """The Python expression for a Java one, to be matched against a reduced value.
 
-    Raises ValueError for look-around, back references, nested classes and intersections, and
-    escapes other than ``\\p \\P \\w \\d \\s \\t \\n \\r \\f \\xHH`` and quoted punctuation.
+    One with ``\\uHHHH`` is to be matched against the value itself.
+
+    Raises ValueError for look-around, back references, nested classes and intersections, escapes
+    other than ``\\p \\P \\w \\d \\s \\t \\n \\r \\f \\xHH \\uHHHH`` and quoted punctuation, and for
+    ``\\p`` beside ``\\uHHHH``.
     """
     translated = []
     at = 0
@@ -91,6 +99,8 @@ def translate(pattern: str) -> str:
             raise ValueError(f"`{pattern}` is not supported from character {at} on")
         at = token.end()
         if token["property"]:
+            if "\\u" in pattern:
+                raise ValueError(f"`{pattern}` has both categories and characters by number")
             members = _property(token["name"] or token["letter"], token["property"] == "P")
             written = "".join(f"\\x{ord(c):02x}" if ord(c) < 256 else c for c in sorted(members))
             translated.append(written if inside else f"[{written}]")
@@ -120,6 +130,4 @@ def _property(name: str, negated: bool) -> frozenset[str]:
 
 
 def _reduced(value: str) -> str:
-    if value.isascii():
-        return value
     return "".join(c if c < "\x80" or c == _NEXT_LINE else _STAND_IN[category(c)] for c in value)
