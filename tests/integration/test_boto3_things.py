@@ -197,6 +197,41 @@ def test_principals_and_their_things_are_listed_page_by_page(iot: Any, name: str
     assert {each for page in listed for each in page} == things | {name}
 
 
+def test_attachments_are_exclusive_or_not(iot: Any, name: str, principal: str) -> None:
+    other = f"{name}-other"
+    for thing in (name, other):
+        iot.create_thing(thingName=thing)
+    exclusive = {"principal": principal, "thingPrincipalType": "EXCLUSIVE_THING"}
+    assert members(iot.attach_thing_principal(thingName=name, **exclusive)) == {}
+    refused = refusal(iot.attach_thing_principal, thingName=other, principal=principal)
+    assert refused.kind == (400, "InvalidRequestException")
+    listed = everything(iot, "list_thing_principals_v2", "thingPrincipalObjects", thingName=name)
+    assert listed == [exclusive]
+    listed = everything(
+        iot, "list_principal_things_v2", "principalThingObjects", principal=principal
+    )
+    assert listed == [{"thingName": name, "thingPrincipalType": "EXCLUSIVE_THING"}]
+    assert iot.list_principal_things(principal=principal)["things"] == [name]
+    iot.detach_thing_principal(thingName=name, principal=principal)
+    for thing in (name, other):
+        iot.attach_thing_principal(thingName=thing, principal=principal)
+    listed = pages(
+        iot,
+        "list_principal_things_v2",
+        "principalThingObjects",
+        1,
+        principal=principal,
+        thingPrincipalType="NON_EXCLUSIVE_THING",
+    )
+    assert [entry["thingName"] for page in listed for entry in page] == [name, other]
+    assert (
+        iot.list_thing_principals_v2(thingName=name, thingPrincipalType="EXCLUSIVE_THING")[
+            "thingPrincipalObjects"
+        ]
+        == []
+    )
+
+
 # --- thing types -------------------------------------------------------------------------------
 
 
@@ -240,6 +275,27 @@ def test_a_thing_type_lives_and_dies(iot: Any, name: str) -> None:
     for operation in ("describe_thing_type", "deprecate_thing_type", "delete_thing_type"):
         unknown = refusal(getattr(iot, operation), thingTypeName=f"{name}-unknown")
         assert unknown.kind == (404, "ResourceNotFoundException"), operation
+
+
+def test_a_thing_type_enriches_by_its_mqtt_5_configuration(iot: Any, name: str) -> None:
+    def configuration(attribute: str) -> dict[str, Any]:
+        attributes = [
+            {"userPropertyKey": "iot:ClientId", "connectionAttribute": "iot:ClientId"},
+            {"userPropertyKey": "test", "thingAttribute": attribute},
+        ]
+        return {"mqtt5Configuration": {"propagatingAttributes": attributes}}
+
+    iot.create_thing_type(thingTypeName=name, thingTypeProperties=configuration("A"))
+    updated = iot.update_thing_type(thingTypeName=name, thingTypeProperties=configuration("B"))
+    assert members(updated) == {}
+    described = iot.describe_thing_type(thingTypeName=name)["thingTypeProperties"]
+    assert described == {"searchableAttributes": [], **configuration("B")}
+    refused = refusal(
+        iot.update_thing_type,
+        thingTypeName=name,
+        thingTypeProperties={"thingTypeDescription": "x"},
+    )
+    assert refused.kind == (400, "InvalidRequestException")
 
 
 def test_a_thing_type_has_to_exist(iot: Any, name: str) -> None:
@@ -341,6 +397,28 @@ def test_members_come_and_go(iot: Any, name: str) -> None:
     assert iot.list_things_in_thing_group(thingGroupName=other)["things"] == []
     iot.delete_thing(thingName=name)
     assert iot.list_things_in_thing_group(thingGroupName=name)["things"] == []
+
+
+def test_a_thing_moves_between_groups_of_a_hierarchy(iot: Any, name: str) -> None:
+    child, sibling = f"{name}-child", f"{name}-sibling"
+    iot.create_thing(thingName=name)
+    iot.create_thing_group(thingGroupName=name)
+    for group in (child, sibling):
+        iot.create_thing_group(thingGroupName=group, parentGroupName=name)
+    iot.add_thing_to_thing_group(thingGroupName=child, thingName=name)
+    refused = refusal(iot.add_thing_to_thing_group, thingGroupName=sibling, thingName=name)
+    assert refused.kind == (400, "InvalidRequestException")
+    moved = iot.update_thing_groups_for_thing(
+        thingName=name, thingGroupsToAdd=[sibling], thingGroupsToRemove=[child]
+    )
+    assert members(moved) == {}
+    groups = everything(iot, "list_thing_groups_for_thing", "thingGroups", thingName=name)
+    assert [entry["groupName"] for entry in groups] == [name, sibling]
+    below = {"thingGroupName": name, "recursive": True}
+    assert everything(iot, "list_things_in_thing_group", "things", **below) == [name]
+    roots = everything(iot, "list_thing_groups", "thingGroups", recursive=False)
+    assert name in {entry["groupName"] for entry in roots}
+    assert child not in {entry["groupName"] for entry in roots}
 
 
 def test_groups_and_members_are_listed_page_by_page(iot: Any, name: str) -> None:

@@ -9,19 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from typing import Final
 
 from fleetgate.domain.document import quoted
+from fleetgate.domain.limits import Limits
 from fleetgate.errors import InvalidRequestException
-
-MAX_ATTRIBUTES_WITHOUT_TYPE: Final = 3
-MAX_ATTRIBUTES_WITH_TYPE: Final = 50
-MAX_GROUP_ATTRIBUTES: Final = 50
-MAX_GROUPS_PER_THING: Final = 10
-MAX_GROUP_DEPTH: Final = 7
-MAX_SEARCHABLE_ATTRIBUTES: Final = 3
-MAX_POLICIES_PER_PRINCIPAL: Final = 10
-MAX_POLICY_VERSIONS: Final = 5
 
 _NAME = re.compile(r"[a-zA-Z0-9:_-]{1,128}")
 _POLICY_NAME = re.compile(r"[\w+=,.@-]{1,128}", re.ASCII)
@@ -75,12 +66,12 @@ def check_attributes(attributes: Mapping[str, str]) -> None:
         check_attribute_value(name, value)
 
 
-def check_attribute_count(count: int, *, typed: bool) -> None:
-    """At most 3 attributes without a thing type, 50 with one; raises InvalidRequestException.
+def check_attribute_count(count: int, *, typed: bool, limits: Limits) -> None:
+    """Fewer attributes without a thing type (3) than with one (50).
 
-    Source: AWS IoT Developer Guide, "Thing types".
+    Raises InvalidRequestException. Source: AWS IoT Developer Guide, "Thing types".
     """
-    limit = MAX_ATTRIBUTES_WITH_TYPE if typed else MAX_ATTRIBUTES_WITHOUT_TYPE
+    limit = limits.attributes_with_type if typed else limits.attributes_without_type
     if count > limit:
         raise InvalidRequestException(
             f"a thing {'with' if typed else 'without'} a thing type has at most {limit} "
@@ -88,12 +79,13 @@ def check_attribute_count(count: int, *, typed: bool) -> None:
         )
 
 
-def check_group_attributes(attributes: Mapping[str, str]) -> None:
+def check_group_attributes(attributes: Mapping[str, str], *, limits: Limits) -> None:
     """Names, values and number of a thing group's attributes; raises InvalidRequestException."""
     check_attributes(attributes)
-    if len(attributes) > MAX_GROUP_ATTRIBUTES:
+    limit = limits.attributes_per_thing_group
+    if len(attributes) > limit:
         raise InvalidRequestException(
-            f"a thing group has at most {MAX_GROUP_ATTRIBUTES} attributes, not {len(attributes)}"
+            f"a thing group has at most {limit} attributes, not {len(attributes)}"
         )
 
 
@@ -110,41 +102,121 @@ def updated_attributes(
     return {name: value for name, value in laid.items() if value}
 
 
-def check_groups_per_thing(thing_name: str, groups: Collection[str]) -> None:
-    """At most 10 thing groups per thing; raises InvalidRequestException."""
-    if len(groups) > MAX_GROUPS_PER_THING:
+def check_groups_per_thing(thing_name: str, groups: Collection[str], *, limits: Limits) -> None:
+    """How many thing groups a thing is a direct member of; raises InvalidRequestException."""
+    limit = limits.groups_per_thing
+    if len(groups) > limit:
         raise InvalidRequestException(
             f"thing {quoted(thing_name)} would be in {len(groups)} thing groups; the limit is "
-            f"{MAX_GROUPS_PER_THING}"
+            f"{limit}"
         )
 
 
-def check_group_depth(group_name: str, depth: int) -> None:
-    """`depth` counts the groups from the root to this one; at most 7.
+def check_hierarchies(thing_name: str, roots: Mapping[str, str]) -> None:
+    """A thing is in at most one group of one hierarchy.
 
-    Raises InvalidRequestException.
+    `roots` are the groups it would be in, each with the root of its hierarchy. Raises
+    InvalidRequestException. Source: AWS IoT Developer Guide, "Static thing groups": "you cannot
+    add a thing to more than one group in the same hierarchy".
     """
-    if depth > MAX_GROUP_DEPTH:
+    by_root: dict[str, str] = {}
+    for group, root in roots.items():
+        other = by_root.setdefault(root, group)
+        if other != group:
+            raise InvalidRequestException(
+                f"thing {quoted(thing_name)} would be in thing groups {quoted(other)} and "
+                f"{quoted(group)}: a thing cannot be in more than one group in the same hierarchy "
+                f"(root {quoted(root)})"
+            )
+
+
+def check_group_depth(group_name: str, depth: int, *, limits: Limits) -> None:
+    """`depth` counts the groups from the root to this one; raises InvalidRequestException."""
+    if depth > limits.group_depth:
         raise InvalidRequestException(
             f"thing group {quoted(group_name)} would be at depth {depth} of its hierarchy; the "
-            f"limit is {MAX_GROUP_DEPTH}"
+            f"limit is {limits.group_depth}"
         )
 
 
-def check_searchable_attributes(names: Sequence[str]) -> None:
-    """The searchable attributes of a thing type: at most 3 different attribute names.
+def check_group_children(parent_name: str, children: int, *, limits: Limits) -> None:
+    """How many direct child groups a thing group has; raises InvalidRequestException."""
+    if children > limits.children_per_group:
+        raise InvalidRequestException(
+            f"thing group {quoted(parent_name)} would have {children} direct child groups; the "
+            f"limit is {limits.children_per_group}"
+        )
+
+
+def check_attachment(
+    thing_name: str,
+    principal: str,
+    attached: Mapping[str, bool],
+    exclusive: bool | None,
+) -> None:
+    """Whether a principal may be attached to a thing.
+
+    `attached` are the things it is attached to, each with whether exclusively; `exclusive` is
+    the kind asked for, None when none was named. A principal that is attached exclusively has
+    that one thing only. Raises InvalidRequestException. Source: AWS IoT Developer Guide,
+    "Associating an AWS IoT thing to an MQTT client connection".
+    """
+    if thing_name in attached:
+        if exclusive is not None and exclusive is not attached[thing_name]:
+            raise InvalidRequestException(
+                f"principal {quoted(principal)} is attached to thing {quoted(thing_name)} "
+                f"{_kind(attached[thing_name])}; detach it first to attach it {_kind(exclusive)}"
+            )
+        return
+    for other, exclusively in attached.items():
+        if exclusive or exclusively:
+            raise InvalidRequestException(
+                f"principal {quoted(principal)} is attached to thing {quoted(other)} "
+                f"{_kind(exclusively)}; it cannot be attached to thing {quoted(thing_name)} "
+                f"{_kind(bool(exclusive))} unless it is detached first"
+            )
+
+
+def check_searchable_attributes(names: Sequence[str], *, limits: Limits) -> None:
+    """The searchable attributes of a thing type: few (3) different attribute names.
 
     Raises InvalidRequestException. Source: AWS IoT Developer Guide, "Create a thing type".
     """
-    if len(names) > MAX_SEARCHABLE_ATTRIBUTES:
+    limit = limits.searchable_attributes
+    if len(names) > limit:
         raise InvalidRequestException(
-            f"a thing type has at most {MAX_SEARCHABLE_ATTRIBUTES} searchable attributes, "
-            f"not {len(names)}"
+            f"a thing type has at most {limit} searchable attributes, not {len(names)}"
         )
     for index, name in enumerate(names):
         check_attribute_name(name)
         if name in names[:index]:
             raise InvalidRequestException(f"searchable attribute {quoted(name)} is given twice")
+
+
+def check_propagating_attributes(attributes: Sequence[Mapping[str, str]]) -> None:
+    """The propagating attributes of a thing type (``mqtt5Configuration``).
+
+    Each is one thing attribute or one connection attribute, under a key used once. Raises
+    InvalidRequestException. Source: AWS IoT Developer Guide, "Adding propagating attributes for
+    message enrichment".
+    """
+    keys: set[str] = set()
+    for attribute in attributes:
+        key = attribute.get("userPropertyKey")
+        if key is None:
+            raise InvalidRequestException("a propagating attribute has no userPropertyKey")
+        if key in keys:
+            raise InvalidRequestException(f"userPropertyKey {quoted(key)} is given twice")
+        keys.add(key)
+        if ("thingAttribute" in attribute) == ("connectionAttribute" in attribute):
+            raise InvalidRequestException(
+                f"propagating attribute {quoted(key)} is either a thingAttribute or a "
+                "connectionAttribute"
+            )
+
+
+def _kind(exclusive: bool) -> str:
+    return "exclusively" if exclusive else "non-exclusively"
 
 
 def _check(pattern: re.Pattern[str], what: str, value: str) -> None:

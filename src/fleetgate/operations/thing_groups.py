@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from fleetgate.domain import registry
+from fleetgate.domain.limits import Limits
 from fleetgate.errors import (
     InvalidRequestException,
     ResourceAlreadyExistsException,
@@ -15,9 +16,11 @@ from fleetgate.errors import (
 from fleetgate.names import Account
 from fleetgate.operations import pages
 from fleetgate.operations.call import Call
-from fleetgate.operations.things import check_version, require_thing
+from fleetgate.operations.tags import Tags, add_tags, checked_tags
+from fleetgate.operations.things import check_version, named, require_thing
 from fleetgate.store import groups, policies
 from fleetgate.store.engine import Tx
+from fleetgate.store.tags import remove_tags
 
 
 def group_arn(account: Account, name: str) -> str:
@@ -30,46 +33,48 @@ async def create_thing_group(
     thing_group_name: str,
     parent_group_name: str | None = None,
     thing_group_properties: Mapping[str, Any] | None = None,
+    tags: Tags | None = None,
 ) -> dict[str, Any]:
     """CreateThingGroup: creating the same group with the same properties again succeeds."""
+    limits = call.services.limits
+    arn = group_arn(call.account, thing_group_name)
     properties = thing_group_properties or {}
-    description = properties.get("thingGroupDescription")
-    attributes = properties.get("attributePayload", {}).get("attributes", {})
-    registry.check_group_attributes(attributes)
+    attributes = registry.updated_attributes(
+        {}, properties.get("attributePayload", {}).get("attributes", {}), merge=False
+    )
+    registry.check_group_attributes(attributes, limits=limits)
+    checked = checked_tags(call, tags)
+    new = groups.ThingGroup(
+        thing_group_name,
+        call.services.new_id(),
+        parent_group_name,
+        properties.get("thingGroupDescription"),
+        attributes,
+        1,
+        call.now,
+    )
 
     def change(tx: Tx) -> groups.ThingGroup:
         existing = groups.find_thing_group(tx, thing_group_name)
         if existing is not None:
-            same = (existing.parent_group_name, existing.description, existing.attributes)
-            if same == (parent_group_name, description, attributes):
+            if _configuration(existing) == _configuration(new):
                 return existing
             raise ResourceAlreadyExistsException(
-                f"Thing group {thing_group_name} already exists in account with different "
-                "properties",
+                f"Thing Group {thing_group_name} already exists in current account with "
+                "different properties",
                 resourceId=existing.thing_group_id,
-                resourceArn=group_arn(call.account, thing_group_name),
+                resourceArn=arn,
             )
         if parent_group_name is not None:
-            require_group(tx, parent_group_name)
-            registry.check_group_depth(
-                thing_group_name, len(groups.list_group_ancestors(tx, parent_group_name)) + 2
-            )
-        group = groups.ThingGroup(
-            thing_group_name,
-            call.services.new_id(),
-            parent_group_name,
-            description,
-            attributes,
-            1,
-            call.now,
-        )
-        groups.add_thing_group(tx, group)
-        return group
+            _check_place(tx, thing_group_name, parent_group_name, limits)
+        groups.add_thing_group(tx, new)
+        add_tags(tx, call, arn, checked)
+        return new
 
     group = await call.write(change)
     return {
         "thingGroupName": thing_group_name,
-        "thingGroupArn": group_arn(call.account, thing_group_name),
+        "thingGroupArn": arn,
         "thingGroupId": group.thing_group_id,
     }
 
@@ -117,7 +122,7 @@ async def update_thing_group(
             attributes = registry.updated_attributes(
                 group.attributes, payload.get("attributes", {}), merge=payload.get("merge", False)
             )
-            registry.check_group_attributes(attributes)
+            registry.check_group_attributes(attributes, limits=call.services.limits)
         changed = replace(
             group,
             description=thing_group_properties.get("thingGroupDescription", group.description),
@@ -133,7 +138,10 @@ async def update_thing_group(
 async def delete_thing_group(
     call: Call, thing_group_name: str, expected_version: int | None = None
 ) -> dict[str, Any]:
-    """DeleteThingGroup: a group without child groups; absent groups succeed."""
+    """DeleteThingGroup: a group without child groups; absent groups succeed.
+
+    Its things lose the policies attached to it, as with AWS.
+    """
 
     def change(tx: Tx) -> None:
         group = groups.find_thing_group(tx, thing_group_name)
@@ -142,15 +150,15 @@ async def delete_thing_group(
         check_version("thing group", thing_group_name, group.version, expected_version)
         if groups.has_child_groups(tx, thing_group_name):
             raise InvalidRequestException(
-                f"Cannot delete thing group {thing_group_name} when there are still child "
+                f"Cannot delete thing group : {thing_group_name} when there are still child "
                 "groups attached to it"
             )
         target = group_arn(call.account, thing_group_name)
-        if policies.list_attached_policies(tx, target, "", 1):
-            raise InvalidRequestException(
-                f"Cannot delete thing group {thing_group_name}: policies are attached to it"
-            )
+        while attached := policies.list_attached_policies(tx, target, "", 100):
+            for policy_name in attached:
+                policies.remove_policy_attachment(tx, policy_name, target)
         groups.remove_thing_group(tx, thing_group_name)
+        remove_tags(tx, target)
 
     await call.write(change)
     call.policies_changed()
@@ -163,9 +171,13 @@ async def list_thing_groups(
     max_results: int = pages.PAGE,
     parent_group: str | None = None,
     name_prefix_filter: str | None = None,
-    recursive: bool = True,
+    recursive: bool | None = None,
 ) -> dict[str, Any]:
-    """ListThingGroups: by name; below a parent, with a prefix, direct children only."""
+    """ListThingGroups: by name; below a parent, with a prefix, direct children only.
+
+    Left out, `recursive` is what the guide shows: all groups, but only the direct children of a
+    parent. Source: AWS IoT Developer Guide, "List thing groups".
+    """
     after = pages.start_after_name(call, "ListThingGroups", next_token)
 
     def find(tx: Tx) -> list[groups.ThingGroup]:
@@ -177,7 +189,7 @@ async def list_thing_groups(
             max_results + 1,
             parent=parent_group,
             prefix=name_prefix_filter,
-            recursive=recursive,
+            recursive=parent_group is None if recursive is None else recursive,
         )
 
     found = await call.read(find)
@@ -197,9 +209,9 @@ async def add_thing_to_thing_group(
     override_dynamic_groups: bool = False,  # noqa: ARG001 - there are no dynamic groups to leave
 ) -> dict[str, Any]:
     """AddThingToThingGroup: thing and group by name or by ARN; twice is once."""
-    group = _name(call.account, "thinggroup", "thingGroup", thing_group_name, thing_group_arn)
-    thing = _name(call.account, "thing", "thing", thing_name, thing_arn)
-    await call.write(_add_member, group, thing)
+    group = named(call.account, "thinggroup", "thingGroup", thing_group_name, thing_group_arn)
+    thing = named(call.account, "thing", "thing", thing_name, thing_arn)
+    await call.write(_change_members, thing, [group], [], call.services.limits)
     call.policies_changed()
     return {}
 
@@ -212,15 +224,30 @@ async def remove_thing_from_thing_group(
     thing_arn: str | None = None,
 ) -> dict[str, Any]:
     """RemoveThingFromThingGroup: removing what is no member succeeds."""
-    group = _name(call.account, "thinggroup", "thingGroup", thing_group_name, thing_group_arn)
-    thing = _name(call.account, "thing", "thing", thing_name, thing_arn)
+    group = named(call.account, "thinggroup", "thingGroup", thing_group_name, thing_group_arn)
+    thing = named(call.account, "thing", "thing", thing_name, thing_arn)
+    await call.write(_change_members, thing, [], [group], call.services.limits)
+    call.policies_changed()
+    return {}
 
-    def change(tx: Tx) -> None:
-        require_group(tx, group)
-        require_thing(tx, thing)
-        groups.remove_group_member(tx, group, thing)
 
-    await call.write(change)
+async def update_thing_groups_for_thing(
+    call: Call,
+    thing_name: str | None = None,
+    thing_groups_to_add: Sequence[str] = (),
+    thing_groups_to_remove: Sequence[str] = (),
+    override_dynamic_groups: bool = False,  # noqa: ARG001 - there are no dynamic groups to leave
+) -> dict[str, Any]:
+    """UpdateThingGroupsForThing: out of groups, then into others, all or nothing."""
+    if thing_name is None:
+        raise InvalidRequestException("thingName is required")
+    await call.write(
+        _change_members,
+        thing_name,
+        thing_groups_to_add,
+        thing_groups_to_remove,
+        call.services.limits,
+    )
     call.policies_changed()
     return {}
 
@@ -228,12 +255,15 @@ async def remove_thing_from_thing_group(
 async def list_thing_groups_for_thing(
     call: Call, thing_name: str, next_token: str | None = None, max_results: int = pages.PAGE
 ) -> dict[str, Any]:
-    """ListThingGroupsForThing: the groups a thing is a direct member of."""
+    """ListThingGroupsForThing: the groups a thing is in, and the groups above them.
+
+    Source: AWS IoT Developer Guide, "List groups for a thing": "including any parent groups".
+    """
     after = pages.start_after_name(call, "ListThingGroupsForThing", next_token)
 
     def find(tx: Tx) -> list[str]:
         require_thing(tx, thing_name)
-        return groups.list_groups_of_thing(tx, thing_name, after, max_results + 1)
+        return groups.list_groups_above_thing(tx, thing_name, after, max_results + 1)
 
     found = await call.read(find)
     names, following = pages.page(
@@ -273,29 +303,37 @@ def require_group(tx: Tx, name: str) -> groups.ThingGroup:
     return group
 
 
-def _add_member(tx: Tx, group_name: str, thing_name: str) -> None:
-    require_group(tx, group_name)
+def _change_members(
+    tx: Tx, thing_name: str, to_add: Sequence[str], to_remove: Sequence[str], limits: Limits
+) -> None:
+    """Takes a thing out of groups and puts it into others; twice is once."""
+    for name in (*to_remove, *to_add):
+        require_group(tx, name)
     require_thing(tx, thing_name)
-    members = groups.list_groups_of_thing(tx, thing_name, "", registry.MAX_GROUPS_PER_THING)
-    registry.check_groups_per_thing(thing_name, {*members, group_name})
-    groups.add_group_member(tx, group_name, thing_name)
+    for name in to_remove:
+        groups.remove_group_member(tx, name, thing_name)
+    if not to_add:
+        return
+    roots = groups.list_group_roots(tx, thing_name, to_add)
+    registry.check_groups_per_thing(thing_name, roots, limits=limits)
+    registry.check_hierarchies(thing_name, roots)
+    for name in to_add:
+        groups.add_group_member(tx, name, thing_name)
 
 
-def _name(account: Account, kind: str, member: str, name: str | None, arn: str | None) -> str:
-    """The name given directly or inside an ARN; both must agree, one must be there."""
-    of_arn = None
-    if arn is not None:
-        of_arn = account.resource(arn, kind)
-        if of_arn is None:
-            raise InvalidRequestException(
-                f"{member}Arn `{arn}` is not an ARN of the form {account.arn(kind + '/')}NAME"
-            )
-    if name is not None and of_arn is not None and name != of_arn:
-        raise InvalidRequestException(f"{member}Name `{name}` and {member}Arn `{arn}` differ")
-    found = name or of_arn
-    if not found:
-        raise InvalidRequestException(f"{member}Name or {member}Arn is required")
-    return found
+def _check_place(tx: Tx, name: str, parent_name: str, limits: Limits) -> None:
+    """Raises InvalidRequestException unless a new group may be below this parent."""
+    if groups.find_thing_group(tx, parent_name) is None:
+        # CreateThingGroup does not declare ResourceNotFoundException
+        raise InvalidRequestException(f"Parent thing group {parent_name} not found")
+    depth = len(groups.list_group_ancestors(tx, parent_name)) + 2
+    registry.check_group_depth(name, depth, limits=limits)
+    children = groups.count_child_groups(tx, parent_name) + 1
+    registry.check_group_children(parent_name, children, limits=limits)
+
+
+def _configuration(group: groups.ThingGroup) -> tuple[object, ...]:
+    return group.parent_group_name, group.description, group.attributes
 
 
 def _described(account: Account, names: list[str]) -> list[dict[str, str]]:

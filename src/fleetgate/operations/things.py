@@ -1,4 +1,4 @@
-"""Things and their principals."""
+"""Things."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from dataclasses import replace
 from typing import Any
 
 from fleetgate.domain import registry
+from fleetgate.domain.limits import Limits
 from fleetgate.errors import (
     InvalidRequestException,
     ResourceAlreadyExistsException,
     ResourceNotFoundException,
     VersionConflictException,
 )
-from fleetgate.names import Account, certificate_id_of_principal
+from fleetgate.names import Account
 from fleetgate.operations import pages
 from fleetgate.operations.call import Call
-from fleetgate.store import certificates, things
+from fleetgate.store import billing_groups, things
 from fleetgate.store.engine import Tx
 
 
@@ -30,43 +31,61 @@ async def create_thing(
     thing_name: str,
     thing_type_name: str | None = None,
     attribute_payload: Mapping[str, Any] | None = None,
+    billing_group_name: str | None = None,
 ) -> dict[str, Any]:
     """CreateThing: creating the same thing with the same configuration again succeeds."""
     attributes = registry.updated_attributes(
         {}, (attribute_payload or {}).get("attributes", {}), merge=False
     )
-    _check_attributes(attributes, thing_type_name)
+    _check_attributes(attributes, thing_type_name, call.services.limits)
+    thing = things.Thing(
+        thing_name,
+        call.services.new_id(),
+        thing_type_name,
+        attributes,
+        1,
+        call.now,
+        billing_group_name,
+    )
 
     def change(tx: Tx) -> things.Thing:
-        existing = things.find_thing(tx, thing_name)
-        if existing is not None:
-            if (existing.thing_type_name, existing.attributes) == (thing_type_name, attributes):
-                return existing
-            raise ResourceAlreadyExistsException(
-                f"Thing {thing_name} already exists in account with different configuration",
-                resourceId=existing.thing_id,
-                resourceArn=thing_arn(call.account, thing_name),
-            )
-        if thing_type_name is not None:
-            require_usable_type(tx, thing_type_name)
-        thing = things.Thing(
-            thing_name, call.services.new_id(), thing_type_name, attributes, 1, call.now
+        # stored first: what it refers to is looked up only when it is new, and undoes it
+        if things.add_thing(tx, thing):
+            if thing_type_name is not None:
+                _require_usable_type(tx, thing_type_name, DEPRECATED_FOR_NEW)
+            if billing_group_name is not None:
+                require_billing_group(tx, billing_group_name)
+            return thing
+        existing = require_thing(tx, thing_name)
+        if (existing.thing_type_name, existing.attributes, existing.billing_group_name) == (
+            thing_type_name,
+            attributes,
+            billing_group_name,
+        ):
+            return existing
+        raise ResourceAlreadyExistsException(
+            f"Thing {thing_name} already exists in account with different attributes",
+            resourceId=existing.thing_id,
+            resourceArn=thing_arn(call.account, thing_name),
         )
-        things.add_thing(tx, thing)
-        return thing
 
-    thing = await call.write(change)
+    stored = await call.write(change)
     return {
         "thingName": thing_name,
         "thingArn": thing_arn(call.account, thing_name),
-        "thingId": thing.thing_id,
+        "thingId": stored.thing_id,
     }
 
 
 async def describe_thing(call: Call, thing_name: str) -> dict[str, Any]:
     """DescribeThing."""
     thing = await call.read(require_thing, thing_name)
-    return {"defaultClientId": thing_name, "thingId": thing.thing_id, **_summary(call, thing)}
+    return {
+        "defaultClientId": thing_name,
+        "thingId": thing.thing_id,
+        "billingGroupName": thing.billing_group_name,
+        **_summary(call, thing),
+    }
 
 
 async def update_thing(
@@ -88,8 +107,8 @@ async def update_thing(
         thing = require_thing(tx, thing_name)
         check_version("thing", thing_name, thing.version, expected_version)
         type_name = thing.thing_type_name
-        if thing_type_name is not None:
-            require_usable_type(tx, thing_type_name)
+        if thing_type_name is not None and thing_type_name != type_name:
+            _require_usable_type(tx, thing_type_name, DEPRECATED_FOR_EXISTING)
             type_name = thing_type_name
         elif remove_thing_type:
             type_name = None
@@ -100,7 +119,7 @@ async def update_thing(
                 attribute_payload.get("attributes", {}),
                 merge=attribute_payload.get("merge", False),
             )
-        _check_attributes(attributes, type_name)
+        _check_attributes(attributes, type_name, call.services.limits)
         things.update_thing(
             tx,
             replace(
@@ -112,6 +131,7 @@ async def update_thing(
         )
 
     await call.write(change)
+    call.policies_changed()
     return {}
 
 
@@ -147,7 +167,10 @@ async def list_things(
 ) -> dict[str, Any]:
     """ListThings: by name, narrowed by type and by one attribute."""
     if (attribute_name is None) != (attribute_value is None):
-        raise InvalidRequestException("attributeName and attributeValue go together")
+        raise InvalidRequestException(
+            "attributeName and attributeValue go together "
+            f"(attributeName={attribute_name}, attributeValue={attribute_value})"
+        )
     attribute = (
         None
         if attribute_name is None or attribute_value is None
@@ -166,74 +189,11 @@ async def list_things(
     return {"things": [_summary(call, thing) for thing in items], "nextToken": following}
 
 
-async def attach_thing_principal(
-    call: Call, thing_name: str, principal: str, thing_principal_type: str | None = None
-) -> dict[str, Any]:
-    """AttachThingPrincipal: a certificate, by ARN, to a thing; twice is once."""
-    if thing_principal_type == "EXCLUSIVE_THING":
-        raise InvalidRequestException(
-            "thingPrincipalType `EXCLUSIVE_THING` is not offered by this server; "
-            "leave it out or use `NON_EXCLUSIVE_THING`"
-        )
+DEPRECATED_FOR_NEW = "Can not create new thing with depreated thing type:{}"
+"""AWS's wording, misspelling included: clients look for it."""
 
-    def change(tx: Tx) -> None:
-        require_thing(tx, thing_name)
-        _require_principal(tx, call.account, principal)
-        things.add_thing_principal(tx, thing_name, principal)
-
-    await call.write(change)
-    call.policies_changed()
-    return {}
-
-
-async def detach_thing_principal(call: Call, thing_name: str, principal: str) -> dict[str, Any]:
-    """DetachThingPrincipal."""
-
-    def change(tx: Tx) -> None:
-        require_thing(tx, thing_name)
-        _require_principal(tx, call.account, principal)
-        if not things.remove_thing_principal(tx, thing_name, principal):
-            raise ResourceNotFoundException(
-                f"Principal `{principal}` is not attached to thing {thing_name}"
-            )
-
-    await call.write(change)
-    call.policies_changed()
-    return {}
-
-
-async def list_thing_principals(
-    call: Call, thing_name: str, next_token: str | None = None, max_results: int = pages.PAGE
-) -> dict[str, Any]:
-    """ListThingPrincipals: ARNs."""
-    after = pages.start_after_name(call, "ListThingPrincipals", next_token)
-
-    def find(tx: Tx) -> list[str]:
-        require_thing(tx, thing_name)
-        return things.list_thing_principals(tx, thing_name, after, max_results + 1)
-
-    found = await call.read(find)
-    principals, following = pages.page(
-        call, "ListThingPrincipals", found, max_results, lambda arn: (arn,)
-    )
-    return {"principals": list(principals), "nextToken": following}
-
-
-async def list_principal_things(
-    call: Call, principal: str, next_token: str | None = None, max_results: int = pages.PAGE
-) -> dict[str, Any]:
-    """ListPrincipalThings: names."""
-    after = pages.start_after_name(call, "ListPrincipalThings", next_token)
-
-    def find(tx: Tx) -> list[str]:
-        _require_principal(tx, call.account, principal)
-        return things.list_principal_things(tx, principal, after, max_results + 1)
-
-    found = await call.read(find)
-    names, following = pages.page(
-        call, "ListPrincipalThings", found, max_results, lambda name: (name,)
-    )
-    return {"things": list(names), "nextToken": following}
+DEPRECATED_FOR_EXISTING = "Can not update a thing to use deprecated thing type: {}"
+"""AWS's wording."""
 
 
 def require_thing(tx: Tx, thing_name: str) -> things.Thing:
@@ -244,34 +204,58 @@ def require_thing(tx: Tx, thing_name: str) -> things.Thing:
     return thing
 
 
-def require_usable_type(tx: Tx, thing_type_name: str) -> None:
-    """Raises unless the thing type exists and is not deprecated."""
-    thing_type = things.find_thing_type(tx, thing_type_name)
-    if thing_type is None:
-        raise ResourceNotFoundException(f"Thing type {thing_type_name} not found")
-    if thing_type.deprecated_at is not None:
-        raise InvalidRequestException(
-            f"Thing type {thing_type_name} is deprecated: no thing can be given it"
-        )
+def require_billing_group(tx: Tx, name: str) -> billing_groups.BillingGroup:
+    """The billing group; raises ResourceNotFoundException when there is none of this name."""
+    group = billing_groups.find_billing_group(tx, name)
+    if group is None:
+        raise ResourceNotFoundException(f"Billing group {name} not found")
+    return group
 
 
 def check_version(kind: str, name: str, version: int, expected: int | None) -> None:
     """Optimistic locking: VersionConflictException unless `expected` is None or `version`."""
     if expected is not None and expected != version:
         raise VersionConflictException(
-            f"The {kind} {name} has version {version}, not the expected version {expected}"
+            f"The version for {kind} {name} does not match the expected version: "
+            f"it is {version}, not {expected}"
         )
 
 
-def _check_attributes(attributes: Mapping[str, str], type_name: str | None) -> None:
+def named(account: Account, kind: str, member: str, name: str | None, arn: str | None) -> str:
+    """The name given directly or inside an ARN; both must agree, one must be there.
+
+    `kind` is the word in the ARN, `member` the members' names without ``Name`` and ``Arn``.
+    Raises InvalidRequestException.
+    """
+    if name is None and arn is None:
+        raise InvalidRequestException(
+            f"Both {member}Arn and {member}Name are empty. Need to specify at least one of them"
+        )
+    if arn is None:
+        return name or ""
+    of_arn = account.resource(arn, kind)
+    if not of_arn:
+        raise InvalidRequestException(
+            f"{member}Arn `{arn}` is not an ARN of the form {account.arn(kind + '/')}NAME"
+        )
+    if name is not None and name != of_arn:
+        raise InvalidRequestException(
+            f"{member}Arn {arn} does not match specified {member}Name {name} in request"
+        )
+    return of_arn
+
+
+def _require_usable_type(tx: Tx, thing_type_name: str, deprecated: str) -> None:
+    thing_type = things.find_thing_type(tx, thing_type_name)
+    if thing_type is None:
+        raise ResourceNotFoundException(f"Thing type {thing_type_name} not found")
+    if thing_type.deprecated_at is not None:
+        raise InvalidRequestException(deprecated.format(thing_type_name))
+
+
+def _check_attributes(attributes: Mapping[str, str], type_name: str | None, limits: Limits) -> None:
     registry.check_attributes(attributes)
-    registry.check_attribute_count(len(attributes), typed=type_name is not None)
-
-
-def _require_principal(tx: Tx, account: Account, principal: str) -> None:
-    certificate_id = certificate_id_of_principal(account, principal)
-    if certificates.find_certificate(tx, certificate_id) is None:
-        raise ResourceNotFoundException(f"Certificate not found (arn={principal})")
+    registry.check_attribute_count(len(attributes), typed=type_name is not None, limits=limits)
 
 
 def _summary(call: Call, thing: things.Thing) -> dict[str, Any]:

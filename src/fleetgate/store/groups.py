@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
 from fleetgate.store.engine import Row, Tx
+from fleetgate.store.prefixes import prefix_range
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,8 @@ def list_thing_groups(
     With `parent` only groups below it; `recursive` False leaves the direct children (of the
     parent, or the root groups without one). With `prefix` only names that begin with it.
     """
-    where, params = ["thing_group_name > :after"], {"after": after, "limit": limit}
+    where, params = prefix_range("thing_group_name", prefix)
+    params |= {"after": after, "limit": limit}
     with_ = ""
     if parent is not None and recursive:
         with_ = (
@@ -77,22 +79,25 @@ def list_thing_groups(
             "WHERE parent_group_name = :parent UNION SELECT g.thing_group_name FROM thing_group g "
             "JOIN below b ON g.parent_group_name = b.name) "
         )
-        where.append("thing_group_name IN (SELECT name FROM below)")
+        where += "AND thing_group_name IN (SELECT name FROM below) "
         params["parent"] = parent
     elif parent is not None:
-        where.append("parent_group_name = :parent")
+        where += "AND parent_group_name = :parent "
         params["parent"] = parent
     elif not recursive:
-        where.append("parent_group_name IS NULL")
-    if prefix is not None:
-        where.append("substr(thing_group_name, 1, length(:prefix)) = :prefix")
-        params["prefix"] = prefix
+        where += "AND parent_group_name IS NULL "
     rows = tx.all(
-        f"{with_}SELECT {_COLUMNS} FROM thing_group WHERE {' AND '.join(where)} "
+        f"{with_}SELECT {_COLUMNS} FROM thing_group WHERE thing_group_name > :after {where}"
         "ORDER BY thing_group_name LIMIT :limit",
         **params,
     )
     return [_group(row) for row in rows]
+
+
+def count_child_groups(tx: Tx, name: str) -> int:
+    """How many direct children a group has."""
+    row = tx.one("SELECT COUNT(*) FROM thing_group WHERE parent_group_name = :name", name=name)
+    return 0 if row is None else int(row[0])
 
 
 def has_child_groups(tx: Tx, name: str) -> bool:
@@ -167,6 +172,41 @@ def list_groups_of_thing(tx: Tx, thing_name: str, after: str, limit: int) -> lis
         limit=limit,
     )
     return [row[0] for row in rows]
+
+
+def list_groups_above_thing(tx: Tx, thing_name: str, after: str, limit: int) -> list[str]:
+    """The same, with all groups above them."""
+    rows = tx.all(
+        "WITH RECURSIVE above(name) AS (SELECT thing_group_name FROM thing_group_member "
+        "WHERE thing_name = :thing UNION SELECT g.parent_group_name FROM thing_group g "
+        "JOIN above a ON g.thing_group_name = a.name WHERE g.parent_group_name IS NOT NULL) "
+        "SELECT name FROM above WHERE name > :after ORDER BY name LIMIT :limit",
+        thing=thing_name,
+        after=after,
+        limit=limit,
+    )
+    return [row[0] for row in rows]
+
+
+def list_group_roots(tx: Tx, thing_name: str, names: Sequence[str] = ()) -> dict[str, str]:
+    """The groups a thing is a direct member of, each with the root of its hierarchy.
+
+    The groups of `names` are there as well, if they exist.
+    """
+    params = {f"g{index}": name for index, name in enumerate(names)}
+    named = f"OR thing_group_name IN (:{', :'.join(params)}) " if params else ""
+    rows = tx.all(
+        "WITH RECURSIVE up(member, name, parent) AS ("
+        "SELECT thing_group_name, thing_group_name, parent_group_name FROM thing_group "
+        "WHERE thing_group_name IN "
+        f"(SELECT thing_group_name FROM thing_group_member WHERE thing_name = :thing) {named}"
+        "UNION SELECT up.member, g.thing_group_name, g.parent_group_name "
+        "FROM up JOIN thing_group g ON g.thing_group_name = up.parent) "
+        "SELECT member, name FROM up WHERE parent IS NULL ORDER BY member",
+        thing=thing_name,
+        **params,
+    )
+    return {row[0]: row[1] for row in rows}
 
 
 def list_things_in_group(

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
 
 from fleetgate.store.engine import Row, Tx
+from fleetgate.store.prefixes import prefix_range
 
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """A thing; `attributes` is a flat map of text, `version` grows with every change."""
+    """A thing; `attributes` is a flat map of text, `version` grows with every change.
+
+    `billing_group_name` is None while it is in no billing group; a change of it is no change of
+    the thing's version.
+    """
 
     thing_name: str
     thing_id: str
@@ -20,11 +26,15 @@ class Thing:
     attributes: Mapping[str, str]
     version: int
     created_at: float
+    billing_group_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ThingType:
-    """A thing type; `deprecated_at` is None while things may be given this type."""
+    """A thing type; `deprecated_at` is None while things may be given this type.
+
+    `propagating_attributes` are those of its ``mqtt5Configuration``, None when it has none.
+    """
 
     thing_type_name: str
     thing_type_id: str
@@ -32,23 +42,30 @@ class ThingType:
     searchable_attributes: tuple[str, ...]
     deprecated_at: float | None
     created_at: float
+    propagating_attributes: tuple[Mapping[str, str], ...] | None = None
 
 
-_THING = "thing_name, thing_id, thing_type_name, attributes, version, created_at"
+_THING = (
+    "thing_name, thing_id, thing_type_name, attributes, version, created_at, billing_group_name"
+)
+_T_THING = ", ".join("t." + column for column in _THING.split(", "))
 _TYPE = (
-    "thing_type_name, thing_type_id, description, searchable_attributes, deprecated_at, created_at"
+    "thing_type_name, thing_type_id, description, searchable_attributes, deprecated_at, "
+    "created_at, propagating_attributes"
 )
 _encode = msgspec.json.Encoder().encode
 _decode_attributes = msgspec.json.Decoder(dict[str, str]).decode
 _decode_names = msgspec.json.Decoder(tuple[str, ...]).decode
+_decode_propagating = msgspec.json.Decoder(tuple[dict[str, str], ...]).decode
 
 
 def _thing(row: Row) -> Thing:
-    return Thing(row[0], row[1], row[2], _decode_attributes(row[3]), row[4], row[5])
+    return Thing(row[0], row[1], row[2], _decode_attributes(row[3]), row[4], row[5], row[6])
 
 
 def _thing_type(row: Row) -> ThingType:
-    return ThingType(row[0], row[1], row[2], _decode_names(row[3]), row[4], row[5])
+    propagating = None if row[6] is None else _decode_propagating(row[6])
+    return ThingType(row[0], row[1], row[2], _decode_names(row[3]), row[4], row[5], propagating)
 
 
 def find_thing(tx: Tx, thing_name: str) -> Thing | None:
@@ -73,40 +90,50 @@ def list_things(
     `thing_type_name` and `attribute` = (name, value, whether a prefix of the value is enough)
     narrow the list.
     """
-    where, params = ["t.thing_name > :after"], {"after": after, "limit": limit}
-    source = "thing t"
-    if thing_type_name is not None:
-        where.append("t.thing_type_name = :type")
-        params["type"] = thing_type_name
+    params: dict[str, object] = {"after": after, "limit": limit}
+    source, key, where = "thing t", "t.thing_name", ""
     if attribute is not None:
+        # a thing has one value of an attribute, so no thing is found twice; the key of an exact
+        # value is in the index, in order
         name, value, prefix = attribute
-        test = "substr(value, 1, length(:value)) = :value" if prefix else "value = :value"
-        source = (
-            "(SELECT DISTINCT thing_name FROM thing_attribute "
-            f"WHERE name = :attribute AND {test}) f JOIN thing t ON t.thing_name = f.thing_name"
-        )
-        params |= {"attribute": name, "value": value}
-    columns = ", ".join("t." + column for column in _THING.split(", "))
+        source = "thing_attribute f JOIN thing t ON t.thing_name = f.thing_name"
+        key, where = "f.thing_name", "AND f.name = :attribute "
+        params["attribute"] = name
+        if prefix:
+            begins, of_prefix = prefix_range("f.value", value)
+            where += begins
+            params |= of_prefix
+        else:
+            where += "AND f.value = :value "
+            params["value"] = value
+    if thing_type_name is not None:
+        where += "AND t.thing_type_name = :type "
+        params["type"] = thing_type_name
     rows = tx.all(
-        f"SELECT {columns} FROM {source} WHERE {' AND '.join(where)} "
-        "ORDER BY t.thing_name LIMIT :limit",
+        f"SELECT {_T_THING} FROM {source} WHERE {key} > :after {where}ORDER BY {key} LIMIT :limit",
         **params,
     )
     return [_thing(row) for row in rows]
 
 
-def add_thing(tx: Tx, thing: Thing) -> None:
-    """Stores a new thing."""
-    tx.run(
-        f"INSERT INTO thing ({_THING}) VALUES (:name, :id, :type, :attributes, :version, :created)",
+def add_thing(tx: Tx, thing: Thing) -> bool:
+    """Stores a new thing; False, and nothing stored, when there is one of this name."""
+    added = tx.run(
+        f"INSERT INTO thing ({_THING}) VALUES "
+        "(:name, :id, :type, :attributes, :version, :created, :billing_group) "
+        "ON CONFLICT DO NOTHING",
         name=thing.thing_name,
         id=thing.thing_id,
         type=thing.thing_type_name,
         attributes=_encode(thing.attributes).decode(),
         version=thing.version,
         created=thing.created_at,
+        billing_group=thing.billing_group_name,
     )
+    if added == 0:
+        return False
     _index_attributes(tx, thing)
+    return True
 
 
 def update_thing(tx: Tx, thing: Thing) -> None:
@@ -130,13 +157,14 @@ def remove_thing(tx: Tx, thing_name: str) -> None:
     tx.run("DELETE FROM thing WHERE thing_name = :name", name=thing_name)
 
 
-def add_thing_principal(tx: Tx, thing_name: str, principal: str) -> None:
-    """Attaches a principal (ARN) to a thing; twice is once."""
+def add_thing_principal(tx: Tx, thing_name: str, principal: str, exclusive: bool = False) -> None:
+    """Attaches a principal (ARN) to a thing; one that is attached stays as it is."""
     tx.run(
-        "INSERT INTO thing_principal (thing_name, principal) VALUES (:thing, :principal) "
-        "ON CONFLICT DO NOTHING",
+        "INSERT INTO thing_principal (thing_name, principal, exclusive) "
+        "VALUES (:thing, :principal, :exclusive) ON CONFLICT DO NOTHING",
         thing=thing_name,
         principal=principal,
+        exclusive=int(exclusive),
     )
 
 
@@ -153,27 +181,62 @@ def remove_thing_principal(tx: Tx, thing_name: str, principal: str) -> bool:
 
 
 def list_thing_principals(tx: Tx, thing_name: str, after: str, limit: int) -> list[str]:
-    """Principals of a thing, behind the ARN `after`."""
+    """ARNs of the principals of a thing, behind the ARN `after`."""
+    return [arn for arn, _ in list_thing_attachments(tx, thing_name, after, limit)]
+
+
+def list_thing_attachments(
+    tx: Tx, thing_name: str, after: str, limit: int, *, exclusive: bool | None = None
+) -> list[tuple[str, bool]]:
+    """The same, each with whether it is attached exclusively; `exclusive` narrows the list."""
+    narrowed, params = _narrowed(exclusive)
     rows = tx.all(
-        "SELECT principal FROM thing_principal WHERE thing_name = :thing "
-        "AND principal > :after ORDER BY principal LIMIT :limit",
+        "SELECT principal, exclusive FROM thing_principal WHERE thing_name = :thing "
+        f"{narrowed}AND principal > :after ORDER BY principal LIMIT :limit",
         thing=thing_name,
         after=after,
         limit=limit,
+        **params,
     )
-    return [row[0] for row in rows]
+    return [(row[0], row[1] != 0) for row in rows]
 
 
 def list_principal_things(tx: Tx, principal: str, after: str, limit: int) -> list[str]:
     """Names of the things a principal is attached to, behind the name `after`."""
+    return [name for name, _ in list_principal_attachments(tx, principal, after, limit)]
+
+
+def list_principal_attachments(
+    tx: Tx, principal: str, after: str, limit: int, *, exclusive: bool | None = None
+) -> list[tuple[str, bool]]:
+    """The same, each with whether it is attached exclusively; `exclusive` narrows the list."""
+    narrowed, params = _narrowed(exclusive)
     rows = tx.all(
-        "SELECT thing_name FROM thing_principal WHERE principal = :principal "
-        "AND thing_name > :after ORDER BY thing_name LIMIT :limit",
+        "SELECT thing_name, exclusive FROM thing_principal WHERE principal = :principal "
+        f"{narrowed}AND thing_name > :after ORDER BY thing_name LIMIT :limit",
         principal=principal,
         after=after,
         limit=limit,
+        **params,
     )
-    return [row[0] for row in rows]
+    return [(row[0], row[1] != 0) for row in rows]
+
+
+def find_attachment(tx: Tx, thing_name: str, principal: str) -> dict[str, bool]:
+    """The thing with whether the principal is attached to it exclusively; empty when it is not."""
+    row = tx.one(
+        "SELECT exclusive FROM thing_principal "
+        "WHERE thing_name = :thing AND principal = :principal",
+        thing=thing_name,
+        principal=principal,
+    )
+    return {} if row is None else {thing_name: row[0] != 0}
+
+
+def _narrowed(exclusive: bool | None) -> tuple[str, dict[str, int]]:
+    if exclusive is None:
+        return "", {}
+    return "AND exclusive = :exclusive ", {"exclusive": int(exclusive)}
 
 
 def find_thing_type(tx: Tx, thing_type_name: str) -> ThingType | None:
@@ -189,12 +252,13 @@ def list_thing_types(
     tx: Tx, after: str, limit: int, *, thing_type_name: str | None = None
 ) -> list[ThingType]:
     """Thing types by name, behind the name `after`; just the one of `thing_type_name`, if given."""
+    only = "" if thing_type_name is None else "AND thing_type_name = :only "
     rows = tx.all(
-        f"SELECT {_TYPE} FROM thing_type WHERE thing_type_name > :after "
-        "AND (:only IS NULL OR thing_type_name = :only) ORDER BY thing_type_name LIMIT :limit",
+        f"SELECT {_TYPE} FROM thing_type WHERE thing_type_name > :after {only}"
+        "ORDER BY thing_type_name LIMIT :limit",
         after=after,
-        only=thing_type_name,
         limit=limit,
+        **({} if thing_type_name is None else {"only": thing_type_name}),
     )
     return [_thing_type(row) for row in rows]
 
@@ -203,12 +267,22 @@ def add_thing_type(tx: Tx, thing_type: ThingType) -> None:
     """Stores a new thing type."""
     tx.run(
         f"INSERT INTO thing_type ({_TYPE}) "
-        "VALUES (:name, :id, :description, :searchable, NULL, :created)",
+        "VALUES (:name, :id, :description, :searchable, NULL, :created, :propagating)",
         name=thing_type.thing_type_name,
         id=thing_type.thing_type_id,
         description=thing_type.description,
         searchable=_encode(thing_type.searchable_attributes).decode(),
         created=thing_type.created_at,
+        propagating=_propagating(thing_type),
+    )
+
+
+def update_thing_type(tx: Tx, thing_type: ThingType) -> None:
+    """Stores the propagating attributes of a thing type anew."""
+    tx.run(
+        "UPDATE thing_type SET propagating_attributes = :propagating WHERE thing_type_name = :name",
+        name=thing_type.thing_type_name,
+        propagating=_propagating(thing_type),
     )
 
 
@@ -226,11 +300,22 @@ def remove_thing_type(tx: Tx, thing_type_name: str) -> None:
     tx.run("DELETE FROM thing_type WHERE thing_type_name = :name", name=thing_type_name)
 
 
+def _propagating(thing_type: ThingType) -> str | None:
+    attributes = thing_type.propagating_attributes
+    return None if attributes is None else _encode(attributes).decode()
+
+
 def _index_attributes(tx: Tx, thing: Thing) -> None:
-    for name, value in thing.attributes.items():
-        tx.run(
-            "INSERT INTO thing_attribute (name, value, thing_name) VALUES (:name, :value, :thing)",
-            name=name,
-            value=value,
-            thing=thing.thing_name,
-        )
+    if not thing.attributes:
+        return
+    # one statement for all: each costs as much as the thing's own
+    sql, keys = _insert_attributes(len(thing.attributes))
+    words = (word for attribute in thing.attributes.items() for word in attribute)
+    tx.run(sql, thing=thing.thing_name, **dict(zip(keys, words, strict=True)))
+
+
+@functools.cache
+def _insert_attributes(count: int) -> tuple[str, tuple[str, ...]]:
+    values = ", ".join(f"(:n{index}, :v{index}, :thing)" for index in range(count))
+    keys = tuple(f"{letter}{index}" for index in range(count) for letter in "nv")
+    return f"INSERT INTO thing_attribute (name, value, thing_name) VALUES {values}", keys
