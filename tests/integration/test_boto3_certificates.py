@@ -105,6 +105,7 @@ def test_a_certificate_is_described_in_full(iot: Any, certificate: dict[str, Any
         "ownedBy": ACCOUNT,
         "customerVersion": 1,
         "certificateMode": "DEFAULT",
+        "transferData": {},
     }
 
 

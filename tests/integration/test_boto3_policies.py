@@ -75,7 +75,7 @@ def test_a_name_is_taken_once(iot: Any, policy: str) -> None:
         policy_document({**ALLOW_ALL, "Rocket": "*"}),
         json.dumps({"Version": "1999-01-01", "Statement": [ALLOW_ALL]}),
         policy_document({**ALLOW_ALL, "Resource": "x" * 2100}),
-        policy_document({**ALLOW_ALL, "Condition": {"StringEquals": {"aws:SourceIp": "::1"}}}),
+        policy_document({**ALLOW_ALL, "Condition": {"StringRocket": {"aws:SourceIp": "::1"}}}),
     ],
     ids=[
         "text",
@@ -163,6 +163,33 @@ def test_attachments_come_and_go(iot: Any, policy: str, target: str) -> None:
     assert iot.list_attached_policies(target=target)["policies"] == []
     assert iot.list_targets_for_policy(policyName=policy)["targets"] == []
     iot.delete_policy(policyName=policy)
+
+
+def test_the_deprecated_operations_are_the_same_ones(iot: Any, policy: str, target: str) -> None:
+    """Principal and policy are in headers: x-amzn-iot-principal, x-amzn-iot-policy."""
+    entry = {"policyName": policy, "policyArn": arn(f"policy/{policy}")}
+    for _ in range(2):
+        made = iot.attach_principal_policy(policyName=policy, principal=target)
+        assert members(made) == {}
+    assert iot.list_attached_policies(target=target)["policies"] == [entry]
+    assert everything(iot, "list_principal_policies", "policies", principal=target) == [entry]
+    assert everything(iot, "list_policy_principals", "principals", policyName=policy) == [target]
+    assert members(iot.detach_principal_policy(policyName=policy, principal=target)) == {}
+    assert iot.list_policy_principals(policyName=policy)["principals"] == []
+    gone = refusal(iot.detach_principal_policy, policyName=policy, principal=target)
+    assert gone.kind == (404, "ResourceNotFoundException")
+
+
+def test_detaching_from_nothing_is_refused_as_terraform_expects(iot: Any, policy: str) -> None:
+    gone = refusal(iot.detach_policy, policyName=policy, target=arn("cert/" + "0" * 64))
+    assert gone.kind == (400, "InvalidRequestException")
+    assert "Invalid Target" in gone.message
+
+
+def test_a_policy_has_tags(iot: Any, name: str) -> None:
+    tags = [{"Key": "site", "Value": "Basel"}]
+    made = iot.create_policy(policyName=name, policyDocument=DOCUMENT, tags=tags)
+    assert iot.list_tags_for_resource(resourceArn=made["policyArn"])["tags"] == tags
 
 
 def test_a_principal_has_at_most_ten_policies(iot: Any, name: str, target: str) -> None:

@@ -162,7 +162,7 @@ def test_other_certificates_are_refused_with_their_rule(
         good + good: "2 PEM blocks",
         good + "x": "text after",
         "x" * 65537: "65537 characters",
-        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n": "invalid certificate: ",
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n": "could not be parsed",
         keys.public_pem(ec_key.public_key()): "is a `PUBLIC KEY`, not a `CERTIFICATE`",
         self_signed(ec_key, hashes.SHA224()): "`ECDSA_WITH_SHA224` is not one of",
         self_signed(rsa_key, hashes.SHA224(), mixed): "needs SHA-256",

@@ -8,13 +8,11 @@ from typing import Any
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 from cryptography.x509 import Name
 
-from fleetgate.domain.registry import MAX_POLICIES_PER_PRINCIPAL
 from fleetgate.errors import (
     CertificateStateException,
     DeleteConflictException,
     InvalidCsr,
     InvalidRequestException,
-    ResourceAlreadyExistsException,
     ResourceNotFoundException,
 )
 from fleetgate.names import Account
@@ -28,6 +26,13 @@ from fleetgate.store.engine import Tx
 
 SETTABLE = ("ACTIVE", "INACTIVE", "REVOKED")
 """The statuses UpdateCertificate may set (AWS IoT API reference, UpdateCertificate)."""
+
+PENDING_TRANSFER = "PENDING_TRANSFER"
+"""The status of a certificate that is being transferred to another account."""
+
+PAGE = 25
+"""Certificates of a page when the caller names no size (AWS IoT API Reference,
+ListCertificates and ListCACertificates)."""
 
 
 def certificate_arn(account: Account, certificate_id: str) -> str:
@@ -62,43 +67,28 @@ async def create_certificate_from_csr(
     return _issued(call, facts)
 
 
-async def register_certificate_without_ca(
-    call: Call, certificate_pem: str, status: str = "INACTIVE"
-) -> dict[str, Any]:
-    """RegisterCertificateWithoutCA: a certificate of any issuer, trusted by its id."""
-    if status not in SETTABLE:
-        raise InvalidRequestException(
-            f"a certificate cannot be registered with status `{status}`; "
-            f"allowed are {', '.join(SETTABLE)}"
-        )
-    facts = trust.inspect(certificate_pem)
-    certificate = registered(call, facts, status, mode="SNI_ONLY")
-
-    def change(tx: Tx) -> None:
-        if not certificates.add_certificate(tx, certificate):
-            raise ResourceAlreadyExistsException(
-                "The certificate is already provisioned or registered",
-                resourceId=facts.certificate_id,
-                resourceArn=certificate_arn(call.account, facts.certificate_id),
-            )
-
-    await call.write(change)
-    return {
-        "certificateArn": certificate_arn(call.account, facts.certificate_id),
-        "certificateId": facts.certificate_id,
-    }
-
-
 async def describe_certificate(call: Call, certificate_id: str) -> dict[str, Any]:
     """DescribeCertificate."""
-    certificate = await call.read(require_certificate, certificate_id)
+
+    def find(tx: Tx) -> tuple[certificates.Certificate, certificates.Transfer | None]:
+        certificate = require_certificate(tx, certificate_id)
+        pending = certificate.status == PENDING_TRANSFER
+        return certificate, certificates.find_transfer(tx, certificate_id) if pending else None
+
+    certificate, transfer = await call.read(find)
+    transfer_data: dict[str, Any] = {}  # AWS answers an empty one for an ordinary certificate
+    if transfer is not None:
+        transfer_data["transferDate"] = transfer.transferred_at
+        transfer_data["transferMessage"] = transfer.message
     return {
         "certificateDescription": {
             **_summary(call.account, certificate),
+            "caCertificateId": certificate.ca_certificate_id,
             "certificatePem": certificate.pem,
             "ownedBy": call.account.id,
             "lastModifiedDate": certificate.modified_at,
             "customerVersion": certificate.customer_version,
+            "transferData": transfer_data,
             "generationId": certificate.generation_id,
             "validity": {"notBefore": certificate.not_before, "notAfter": certificate.not_after},
         }
@@ -113,7 +103,7 @@ async def update_certificate(call: Call, certificate_id: str, new_status: str) -
         )
 
     def change(tx: Tx) -> None:
-        require_certificate(tx, certificate_id)
+        _refuse_transferred(require_certificate(tx, certificate_id), "updated")
         certificates.update_certificate_status(tx, certificate_id, new_status, call.now)
 
     await call.write(change)
@@ -139,15 +129,14 @@ async def delete_certificate(
                 "Certificate must be deactivated (not ACTIVE) before deletion. "
                 f"(certificateId={certificate_id})"
             )
+        _refuse_transferred(certificate, "deleted")
         if things.list_principal_things(tx, arn, "", 1):
             raise DeleteConflictException(f"Things must be detached before deletion (arn: {arn})")
-        attached_policies = policies.list_attached_policies(tx, arn, "", MAX_POLICIES_PER_PRINCIPAL)
-        if attached_policies and not force_delete:
+        if not force_delete and policies.list_attached_policies(tx, arn, "", 1):
             raise DeleteConflictException(
                 f"Certificate policies must be detached before deletion (arn: {arn})"
             )
-        for policy_name in attached_policies:
-            policies.remove_policy_attachment(tx, policy_name, arn)
+        policies.remove_policy_attachments(tx, arn)
         certificates.remove_certificate(tx, certificate_id)
 
     await call.write(change)
@@ -157,29 +146,36 @@ async def delete_certificate(
 
 async def list_certificates(
     call: Call,
-    page_size: int = pages.PAGE,
+    page_size: int = PAGE,
     marker: str | None = None,
     ascending_order: bool = False,
 ) -> dict[str, Any]:
     """ListCertificates: by age, newest first unless `ascending_order`."""
-    after = pages.start(call, "ListCertificates", marker)
     found = await call.read(
         certificates.list_certificates,
-        None if after is None else (float(after[0]), str(after[1])),
+        _after(call, "ListCertificates", marker),
         page_size + 1,
         ascending=ascending_order,
     )
-    items, following = pages.page(
-        call,
-        "ListCertificates",
-        found,
-        page_size,
-        lambda item: (item.created_at, item.certificate_id),
+    return _page(call, "ListCertificates", found, page_size)
+
+
+async def list_certificates_by_ca(
+    call: Call,
+    ca_certificate_id: str,
+    page_size: int = pages.PAGE,
+    marker: str | None = None,
+    ascending_order: bool = False,
+) -> dict[str, Any]:
+    """ListCertificatesByCA: those registered under a CA certificate, which may be gone."""
+    found = await call.read(
+        certificates.list_certificates_of_ca,
+        ca_certificate_id,
+        _after(call, "ListCertificatesByCA", marker),
+        page_size + 1,
+        ascending=ascending_order,
     )
-    return {
-        "certificates": [_summary(call.account, item) for item in items],
-        "nextMarker": following,
-    }
+    return _page(call, "ListCertificatesByCA", found, page_size)
 
 
 def require_certificate(tx: Tx, certificate_id: str) -> certificates.Certificate:
@@ -237,6 +233,7 @@ def registered(
     *,
     mode: str = "DEFAULT",
     pending_until: float | None = None,
+    ca_certificate_id: str | None = None,
 ) -> certificates.Certificate:
     """The registry's entry for a certificate."""
     return certificates.Certificate(
@@ -251,12 +248,38 @@ def registered(
         customer_version=1,
         generation_id=call.services.new_id(),
         pending_until=pending_until,
+        ca_certificate_id=ca_certificate_id,
     )
 
 
 def _add(tx: Tx, certificate: certificates.Certificate) -> None:
     if not certificates.add_certificate(tx, certificate):
         raise AssertionError(f"two certificates with the id {certificate.certificate_id}")
+
+
+def _refuse_transferred(certificate: certificates.Certificate, done: str) -> None:
+    if certificate.status == PENDING_TRANSFER:
+        raise CertificateStateException(
+            f"A certificate that is being transferred cannot be {done}; cancel the transfer first "
+            f"(certificateId={certificate.certificate_id})"
+        )
+
+
+def _after(call: Call, operation: str, marker: str | None) -> tuple[float, str] | None:
+    position = pages.start(call, operation, marker)
+    return None if position is None else (float(position[0]), str(position[1]))
+
+
+def _page(
+    call: Call, operation: str, found: list[certificates.Certificate], page_size: int
+) -> dict[str, Any]:
+    items, following = pages.page(
+        call, operation, found, page_size, lambda item: (item.created_at, item.certificate_id)
+    )
+    return {
+        "certificates": [_summary(call.account, item) for item in items],
+        "nextMarker": following,
+    }
 
 
 def _issued(call: Call, facts: trust.CertificateFacts) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 from fleetgate.domain import policy as iot_policy
-from fleetgate.domain.registry import MAX_POLICIES_PER_PRINCIPAL, MAX_POLICY_VERSIONS
 from fleetgate.errors import (
     DeleteConflictException,
     InvalidRequestException,
@@ -17,8 +18,13 @@ from fleetgate.errors import (
 from fleetgate.names import Account
 from fleetgate.operations import pages
 from fleetgate.operations.call import Call
+from fleetgate.operations.certificates import PENDING_TRANSFER
+from fleetgate.operations.tags import Tags, add_tags, checked_tags
 from fleetgate.store import certificates, groups, policies
 from fleetgate.store.engine import Tx
+from fleetgate.store.tags import remove_tags
+
+_COGNITO_IDENTITY = re.compile(r"[\w-]+:[0-9a-f-]{36}")
 
 
 def policy_arn(account: Account, policy_name: str) -> str:
@@ -26,30 +32,32 @@ def policy_arn(account: Account, policy_name: str) -> str:
     return account.arn(f"policy/{policy_name}")
 
 
-async def create_policy(call: Call, policy_name: str, policy_document: str) -> dict[str, Any]:
+async def create_policy(
+    call: Call, policy_name: str, policy_document: str, tags: Tags | None = None
+) -> dict[str, Any]:
     """CreatePolicy: stores a policy with its version 1."""
-    iot_policy.parse(policy_document)
-    await call.write(
-        _create_policy, call.account, policy_name, policy_document, call.services.new_id(), call.now
-    )
+    _check_document(call, policy_document)
+    checked = checked_tags(call, tags)
+    arn = policy_arn(call.account, policy_name)
+    generation_id = call.services.new_id()
+
+    def change(tx: Tx) -> None:
+        if policies.find_policy(tx, policy_name) is not None:
+            raise ResourceAlreadyExistsException(
+                f"Policy cannot be created - name already exists (name={policy_name})",
+                resourceId=policy_name,
+                resourceArn=arn,
+            )
+        policies.add_policy(tx, policy_name, policy_document, generation_id, call.now)
+        add_tags(tx, call, arn, checked)
+
+    await call.write(change)
     return {
         "policyName": policy_name,
-        "policyArn": policy_arn(call.account, policy_name),
+        "policyArn": arn,
         "policyDocument": policy_document,
         "policyVersionId": "1",
     }
-
-
-def _create_policy(
-    tx: Tx, account: Account, policy_name: str, document: str, generation_id: str, now: float
-) -> None:
-    if policies.find_policy(tx, policy_name) is not None:
-        raise ResourceAlreadyExistsException(
-            f"Policy cannot be created - name already exists (name={policy_name})",
-            resourceId=policy_name,
-            resourceArn=policy_arn(account, policy_name),
-        )
-    policies.add_policy(tx, policy_name, document, generation_id, now)
 
 
 async def get_policy(call: Call, policy_name: str) -> dict[str, Any]:
@@ -89,16 +97,16 @@ async def list_policies(
         call, "ListPolicies", found, page_size, lambda item: (item.created_at, item.policy_name)
     )
     names = [item.policy_name for item in items]
-    return {"policies": _described(call.account, names), "nextMarker": following}
+    return {"policies": described(call.account, names), "nextMarker": following}
 
 
 async def delete_policy(call: Call, policy_name: str) -> dict[str, Any]:
     """DeletePolicy: a policy without attachments and without other versions."""
-    await call.write(_delete_policy, policy_name)
+    await call.write(_delete_policy, call.account, policy_name)
     return {}
 
 
-def _delete_policy(tx: Tx, policy_name: str) -> None:
+def _delete_policy(tx: Tx, account: Account, policy_name: str) -> None:
     require_policy(tx, policy_name)
     if policies.list_policy_targets(tx, policy_name, "", 1):
         raise DeleteConflictException(
@@ -111,16 +119,28 @@ def _delete_policy(tx: Tx, policy_name: str) -> None:
             f"(name={policy_name})"
         )
     policies.remove_policy(tx, policy_name)
+    remove_tags(tx, policy_arn(account, policy_name))
 
 
 async def create_policy_version(
     call: Call, policy_name: str, policy_document: str, set_as_default: bool = False
 ) -> dict[str, Any]:
     """CreatePolicyVersion: a further version, in force at once when `set_as_default`."""
-    iot_policy.parse(policy_document)
-    version_id = await call.write(
-        _create_policy_version, policy_name, policy_document, call.now, default=set_as_default
-    )
+    _check_document(call, policy_document)
+    limit = call.services.limits.policy_versions
+
+    def change(tx: Tx) -> int:
+        policy = require_policy(tx, policy_name)
+        if len(policies.list_policy_versions(tx, policy_name)) >= limit:
+            raise VersionsLimitExceededException(
+                f"The policy {policy_name} already has the maximum number of versions ({limit})"
+            )
+        version_id = policies.add_policy_version(tx, policy, policy_document, call.now)
+        if set_as_default:
+            policies.update_default_policy_version(tx, policy_name, version_id, call.now)
+        return version_id
+
+    version_id = await call.write(change)
     if set_as_default:
         call.policies_changed()
     return {
@@ -129,21 +149,6 @@ async def create_policy_version(
         "policyVersionId": str(version_id),
         "isDefaultVersion": set_as_default,
     }
-
-
-def _create_policy_version(
-    tx: Tx, policy_name: str, document: str, now: float, *, default: bool
-) -> int:
-    policy = require_policy(tx, policy_name)
-    if len(policies.list_policy_versions(tx, policy_name)) >= MAX_POLICY_VERSIONS:
-        raise VersionsLimitExceededException(
-            f"The policy already has the maximum number of versions, {MAX_POLICY_VERSIONS} "
-            f"(name={policy_name})"
-        )
-    version_id = policies.add_policy_version(tx, policy, document, now)
-    if default:
-        policies.update_default_policy_version(tx, policy_name, version_id, now)
-    return version_id
 
 
 async def get_policy_version(
@@ -224,8 +229,8 @@ async def attach_policy(call: Call, policy_name: str, target: str) -> dict[str, 
 
     def change(tx: Tx) -> None:
         require_policy(tx, policy_name)
-        _require_target(tx, call.account, target)
-        attach(tx, policy_name, target)
+        require_attachable(tx, call.account, target)
+        attach(tx, policy_name, target, call.services.limits.policies_per_principal)
 
     await call.write(change)
     call.policies_changed()
@@ -233,11 +238,14 @@ async def attach_policy(call: Call, policy_name: str, target: str) -> dict[str, 
 
 
 async def detach_policy(call: Call, policy_name: str, target: str) -> dict[str, Any]:
-    """DetachPolicy: detaching what is not attached succeeds, as with AWS."""
+    """DetachPolicy: detaching what is not attached, or does not exist, succeeds, as with AWS."""
 
     def change(tx: Tx) -> None:
-        require_policy(tx, policy_name)
-        _require_target(tx, call.account, target)
+        try:
+            require_target(tx, call.account, target)
+        except ResourceNotFoundException as error:
+            # The model declares no other error for it, and clients look for these two words.
+            raise InvalidRequestException(f"Invalid Target: {error.message}") from None
         policies.remove_policy_attachment(tx, policy_name, target)
 
     await call.write(change)
@@ -256,7 +264,7 @@ async def list_attached_policies(
     after = pages.start_after_name(call, "ListAttachedPolicies", marker)
 
     def find(tx: Tx) -> list[str]:
-        _require_target(tx, call.account, target)
+        require_target(tx, call.account, target)
         targets = [target]
         group = call.account.resource(target, "thinggroup")
         if recursive and group is not None:
@@ -275,7 +283,7 @@ async def list_attached_policies(
     names, following = pages.page(
         call, "ListAttachedPolicies", found, page_size, lambda name: (name,)
     )
-    return {"policies": _described(call.account, names), "nextMarker": following}
+    return {"policies": described(call.account, names), "nextMarker": following}
 
 
 async def list_targets_for_policy(
@@ -303,13 +311,15 @@ def require_policy(tx: Tx, policy_name: str) -> policies.Policy:
     return policy
 
 
-def attach(tx: Tx, policy_name: str, target: str) -> None:
-    """Attaches, within the quota of policies per target (LimitExceededException)."""
-    attached = policies.list_attached_policies(tx, target, "", MAX_POLICIES_PER_PRINCIPAL + 1)
-    if policy_name not in attached and len(attached) >= MAX_POLICIES_PER_PRINCIPAL:
+def attach(tx: Tx, policy_name: str, target: str, limit: int) -> None:
+    """Attaches a policy to a target that has at most `limit` of them afterwards.
+
+    Raises LimitExceededException.
+    """
+    attached = policies.list_attached_policies(tx, target, "", limit + 1)
+    if policy_name not in attached and len(attached) >= limit:
         raise LimitExceededException(
-            f"the target `{target}` has {len(attached)} policies attached, "
-            f"the limit is {MAX_POLICIES_PER_PRINCIPAL}"
+            f"the target `{target}` has {len(attached)} policies attached, the limit is {limit}"
         )
     policies.add_policy_attachment(tx, policy_name, target)
 
@@ -329,21 +339,49 @@ def _require_version(
     return policy, version
 
 
-def _require_target(tx: Tx, account: Account, target: str) -> None:
+def require_target(tx: Tx, account: Account, target: str) -> certificates.Certificate | None:
+    """Returns when `target` is the ARN of a certificate, which is returned, or a thing group.
+
+    Raises ResourceNotFoundException when there is none, and InvalidRequestException when it is
+    the ARN of something else, or a Cognito identity, of which this server has none.
+    """
     certificate_id = account.resource(target, "cert")
-    group_name = account.resource(target, "thinggroup")
     if certificate_id:
-        if certificates.find_certificate(tx, certificate_id) is None:
+        certificate = certificates.find_certificate(tx, certificate_id)
+        if certificate is None:
             raise ResourceNotFoundException(f"Certificate not found (arn={target})")
-    elif group_name:
+        return certificate
+    group_name = account.resource(target, "thinggroup")
+    if group_name:
         if groups.find_thing_group(tx, group_name) is None:
             raise ResourceNotFoundException(f"Thing group not found (arn={target})")
-    else:
+        return None
+    if _COGNITO_IDENTITY.fullmatch(target):
         raise InvalidRequestException(
-            f"`{target}` is not the ARN of a certificate or thing group of account "
-            f"{account.id} in {account.region}"
+            f"Invalid Target: `{target}` is a Cognito identity; this server has certificates and "
+            "thing groups only"
+        )
+    raise InvalidRequestException(
+        f"Invalid Target: `{target}` is not the ARN of a certificate or thing group of account "
+        f"{account.id} in {account.region}"
+    )
+
+
+def require_attachable(tx: Tx, account: Account, target: str) -> None:
+    """The same; refuses a certificate that is being transferred, which is to have no policies."""
+    certificate = require_target(tx, account, target)
+    if certificate is not None and certificate.status == PENDING_TRANSFER:
+        raise InvalidRequestException(
+            f"Invalid Target: the certificate is being transferred ({target})"
         )
 
 
-def _described(account: Account, names: list[str] | Any) -> list[dict[str, str]]:
+def described(account: Account, names: Sequence[str]) -> list[dict[str, str]]:
+    """Policies as listings have them."""
     return [{"policyName": name, "policyArn": policy_arn(account, name)} for name in names]
+
+
+def _check_document(call: Call, document: str) -> None:
+    """Raises MalformedPolicyException."""
+    limit = call.services.limits.policy_document_characters
+    iot_policy.parse(document, max_characters=limit)

@@ -151,18 +151,23 @@ def inspect(certificate: str | bytes) -> CertificateFacts:
     not allowed, or it is signed by an algorithm that is not; see `strength`.
     Source: AWS IoT API Reference, RegisterCertificateWithoutCA.
     """
-    try:
-        der = certificate if isinstance(certificate, bytes) else _from_pem(certificate)
-        with warnings.catch_warnings():
-            # `cryptography` warns of what it may refuse some day. It is refused here or allowed.
-            warnings.simplefilter("ignore")
-            return _facts(der)
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
-        raise CertificateValidationException(f"invalid certificate: {error}") from error
+    with warnings.catch_warnings():
+        # `cryptography` warns of what it may refuse some day. It is refused here or allowed.
+        warnings.simplefilter("ignore")
+        try:
+            der = certificate if isinstance(certificate, bytes) else _from_pem(certificate)
+            read = x509.load_der_x509_certificate(der)
+        except (ValueError, x509.InvalidVersion) as error:
+            raise CertificateValidationException(
+                f"The certificate could not be parsed: {error}"  # AWS's words
+            ) from error
+        try:
+            return _facts(der, read)
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            raise CertificateValidationException(f"invalid certificate: {error}") from error
 
 
-def _facts(der: bytes) -> CertificateFacts:
-    certificate = x509.load_der_x509_certificate(der)
+def _facts(der: bytes, certificate: x509.Certificate) -> CertificateFacts:
     strength.check_signature(certificate)
     serial = certificate.serial_number
     if serial <= 0:

@@ -1,4 +1,4 @@
-"""Certificates and temporary provisioning claims."""
+"""Certificates, their transfers to other accounts, and temporary provisioning claims."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ class Certificate:
 
     `pending_until` is set while the certificate is PENDING_ACTIVATION: the moment its ownership
     token ends. `template_name` and `thing_name` are those of the RegisterThing that activated it.
+    `ca_certificate_id` is the id of the CA certificate under which it was registered.
     """
 
     certificate_id: str
@@ -28,12 +29,34 @@ class Certificate:
     pending_until: float | None = None
     template_name: str | None = None
     thing_name: str | None = None
+    ca_certificate_id: str | None = None
 
 
 _COLUMNS = (
     "certificate_id, status, pem, mode, not_before, not_after, created_at, modified_at, "
-    "customer_version, generation_id, pending_until, template_name, thing_name"
+    "customer_version, generation_id, pending_until, template_name, thing_name, ca_certificate_id"
 )
+_INSERT = (
+    f"INSERT INTO certificate ({_COLUMNS}) VALUES (:{_COLUMNS.replace(', ', ', :')}) "
+    "ON CONFLICT DO NOTHING"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """A certificate on its way to another account, not accepted yet.
+
+    `created_at` is when the certificate was created, `transferred_at` when the transfer began.
+    """
+
+    certificate_id: str
+    transferred_to: str
+    message: str | None
+    transferred_at: float
+    created_at: float
+
+
+_TRANSFER = "certificate_id, transferred_to, message, transferred_at, created_at"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +105,26 @@ def list_certificates(
     return [Certificate(*row) for row in rows]
 
 
+def list_certificates_of_ca(
+    tx: Tx, ca_certificate_id: str, after: tuple[float, str] | None, limit: int, *, ascending: bool
+) -> list[Certificate]:
+    """The same for the certificates registered under one CA certificate."""
+    direction, compare = ("ASC", ">") if ascending else ("DESC", "<")
+    where = f"AND (created_at, certificate_id) {compare} (:at, :id) " if after else ""
+    rows = tx.all(
+        f"SELECT {_COLUMNS} FROM certificate WHERE ca_certificate_id = :ca {where}"
+        f"ORDER BY created_at {direction}, certificate_id {direction} LIMIT :limit",
+        ca=ca_certificate_id,
+        **({"at": after[0], "id": after[1]} if after else {}),
+        limit=limit,
+    )
+    return [Certificate(*row) for row in rows]
+
+
 def add_certificate(tx: Tx, certificate: Certificate) -> bool:
     """Stores a new certificate; False when its id is there already."""
     values = {name: getattr(certificate, name) for name in Certificate.__slots__}
-    return (
-        tx.run(
-            f"INSERT INTO certificate ({_COLUMNS}) VALUES "
-            f"(:{_COLUMNS.replace(', ', ', :')}) ON CONFLICT DO NOTHING",
-            **values,
-        )
-        == 1
-    )
+    return tx.run(_INSERT, **values) == 1
 
 
 def update_certificate_status(tx: Tx, certificate_id: str, status: str, now: float) -> None:
@@ -122,6 +154,44 @@ def update_certificate_registration(
 def remove_certificate(tx: Tx, certificate_id: str) -> None:
     """Deletes a certificate."""
     tx.run("DELETE FROM certificate WHERE certificate_id = :id", id=certificate_id)
+
+
+def find_transfer(tx: Tx, certificate_id: str) -> Transfer | None:
+    """The transfer a certificate is in, or None."""
+    row = tx.one(
+        f"SELECT {_TRANSFER} FROM certificate_transfer WHERE certificate_id = :id",
+        id=certificate_id,
+    )
+    return None if row is None else Transfer(*row)
+
+
+def list_transfers(
+    tx: Tx, after: tuple[float, str] | None, limit: int, *, ascending: bool
+) -> list[Transfer]:
+    """Transfers by the certificates' age, behind `after` = (created_at, certificate_id)."""
+    direction, compare = ("ASC", ">") if ascending else ("DESC", "<")
+    where = f"WHERE (created_at, certificate_id) {compare} (:at, :id) " if after else ""
+    rows = tx.all(
+        f"SELECT {_TRANSFER} FROM certificate_transfer {where}"
+        f"ORDER BY created_at {direction}, certificate_id {direction} LIMIT :limit",
+        **({"at": after[0], "id": after[1]} if after else {}),
+        limit=limit,
+    )
+    return [Transfer(*row) for row in rows]
+
+
+def add_transfer(tx: Tx, transfer: Transfer) -> None:
+    """Stores a transfer that begins; the certificate has none."""
+    tx.run(
+        f"INSERT INTO certificate_transfer ({_TRANSFER}) "
+        f"VALUES (:{_TRANSFER.replace(', ', ', :')})",
+        **{name: getattr(transfer, name) for name in Transfer.__slots__},
+    )
+
+
+def remove_transfer(tx: Tx, certificate_id: str) -> None:
+    """Ends a transfer."""
+    tx.run("DELETE FROM certificate_transfer WHERE certificate_id = :id", id=certificate_id)
 
 
 def remove_pending_certificates(tx: Tx, now: float, limit: int) -> list[str]:

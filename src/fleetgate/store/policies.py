@@ -162,6 +162,11 @@ def remove_policy_attachment(tx: Tx, policy_name: str, target: str) -> bool:
     )
 
 
+def remove_policy_attachments(tx: Tx, target: str) -> None:
+    """Detaches every policy of a target."""
+    tx.run("DELETE FROM policy_attachment WHERE target = :target", target=target)
+
+
 def list_attached_policies(tx: Tx, target: str, after: str, limit: int) -> list[str]:
     """Names of the policies attached to a target, behind the name `after`."""
     rows = tx.all(
@@ -169,6 +174,43 @@ def list_attached_policies(tx: Tx, target: str, after: str, limit: int) -> list[
         "AND policy_name > :after ORDER BY policy_name LIMIT :limit",
         target=target,
         after=after,
+        limit=limit,
+    )
+    return [row[0] for row in rows]
+
+
+def list_attached_policies_by_age(
+    tx: Tx, target: str, after: tuple[float, str] | None, limit: int, *, ascending: bool
+) -> list[tuple[float, str]]:
+    """(created_at, name) of the policies attached to a target, behind such a position."""
+    direction, compare = ("ASC", ">") if ascending else ("DESC", "<")
+    where = f"AND (p.created_at, p.policy_name) {compare} (:at, :name) " if after else ""
+    rows = tx.all(
+        "SELECT p.created_at, p.policy_name FROM policy_attachment a "
+        "JOIN policy p ON p.policy_name = a.policy_name "
+        f"WHERE a.target = :target {where}"
+        f"ORDER BY p.created_at {direction}, p.policy_name {direction} LIMIT :limit",
+        target=target,
+        **({"at": after[0], "name": after[1]} if after else {}),
+        limit=limit,
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
+def list_policy_principals(
+    tx: Tx, policy_name: str, prefix: str, after: str | None, limit: int, *, ascending: bool
+) -> list[str]:
+    """The targets of a policy that begin with `prefix`, behind the ARN `after`."""
+    direction = "ASC" if ascending else "DESC"
+    # The first text behind all that begin with the prefix, which ends with a slash.
+    end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+    low, high = (after or prefix, end) if ascending else (prefix, after or end)
+    rows = tx.all(
+        "SELECT target FROM policy_attachment WHERE policy_name = :name "
+        f"AND target > :low AND target < :high ORDER BY target {direction} LIMIT :limit",
+        name=policy_name,
+        low=low,
+        high=high,
         limit=limit,
     )
     return [row[0] for row in rows]
@@ -184,37 +226,6 @@ def list_policy_targets(tx: Tx, policy_name: str, after: str, limit: int) -> lis
         limit=limit,
     )
     return [row[0] for row in rows]
-
-
-def list_connection_documents(
-    tx: Tx, certificate_arn: str, thing_name: str, group_prefix: str
-) -> list[tuple[str, str]]:
-    """(policy name, document in force) of all policies that rule a connection.
-
-    These are the policies of the certificate and, when the certificate is attached to the thing
-    that has the client id as its name, those of the thing's groups and their parents
-    (AWS IoT developer guide, "AWS IoT Core policies" and "Thing groups"). `group_prefix` is the
-    ARN of a thing group less its name.
-    """
-    rows = tx.all(
-        "WITH RECURSIVE above(name) AS ("
-        " SELECT m.thing_group_name FROM thing_principal p"
-        " JOIN thing_group_member m ON m.thing_name = p.thing_name"
-        " WHERE p.thing_name = :thing AND p.principal = :certificate"
-        " UNION"
-        " SELECT g.parent_group_name FROM thing_group g"
-        " JOIN above a ON g.thing_group_name = a.name WHERE g.parent_group_name IS NOT NULL) "
-        "SELECT DISTINCT p.policy_name, v.document FROM policy_attachment a "
-        "JOIN policy p ON p.policy_name = a.policy_name "
-        "JOIN policy_version v ON v.policy_name = p.policy_name "
-        "AND v.version_id = p.default_version_id "
-        "WHERE a.target = :certificate OR a.target IN (SELECT :prefix || name FROM above) "
-        "ORDER BY p.policy_name",
-        certificate=certificate_arn,
-        thing=thing_name,
-        prefix=group_prefix,
-    )
-    return [(row[0], row[1]) for row in rows]
 
 
 def _insert_version(tx: Tx, policy_name: str, version_id: int, document: str, now: float) -> None:
