@@ -93,6 +93,19 @@ DEVICE_POLICY = {
     ],
 }
 
+ROLE = "demo-provisioning"
+REGISTRATION_POLICY = "arn:aws:iam::aws:policy/service-role/AWSIoTThingsRegistration"
+TRUST_POLICY = {
+    "Version": "2012-10-17",
+    "Statement": [
+        {
+            "Effect": "Allow",
+            "Principal": {"Service": "iot.amazonaws.com"},
+            "Action": "sts:AssumeRole",
+        }
+    ],
+}
+
 TEMPLATE_BODY = {
     "Parameters": {"SerialNumber": {"Type": "String"}},
     "Resources": {
@@ -141,7 +154,7 @@ def _run(console: Console, directory: Path, devices: int, program: str) -> int:
     data = directory / "server"
     console.print(f"Starting a server in {directory} ...", highlight=False)
     with _server(data) as endpoints:
-        console.print("Creating policies, a claim certificate and a template with boto3 ...")
+        console.print("Creating a role, policies, a claim and a template with boto3 ...")
         claim_cert, claim_key = _set_up(directory, data, endpoints)
         results: dict[str, Provisioned | Error] = {}
 
@@ -216,12 +229,12 @@ def _server(data: Path) -> Iterator[Endpoints]:
         process.wait()
 
 
-def _client(data: Path, endpoints: Endpoints) -> Any:
+def _client(service: str, data: Path, endpoints: Endpoints) -> Any:
     import boto3
 
     credentials = read_credentials(data)
     return boto3.client(
-        "iot",
+        service,
         endpoint_url=endpoints.http_url,
         region_name=_REGION,
         aws_access_key_id=credentials.access_key_id,
@@ -230,14 +243,17 @@ def _client(data: Path, endpoints: Endpoints) -> Any:
 
 
 def _set_up(directory: Path, data: Path, endpoints: Endpoints) -> tuple[Path, Path]:
-    """What an operator does once: policies, template, claim. Returns the claim's files."""
-    iot = _client(data, endpoints)
+    """What an operator does once: role, policies, template, claim. Returns the claim's files."""
+    iam = _client("iam", data, endpoints)
+    role = iam.create_role(RoleName=ROLE, AssumeRolePolicyDocument=json.dumps(TRUST_POLICY))
+    iam.attach_role_policy(RoleName=ROLE, PolicyArn=REGISTRATION_POLICY)
+    iot = _client("iot", data, endpoints)
     iot.create_policy(policyName="demo-claim", policyDocument=json.dumps(CLAIM_POLICY))
     iot.create_policy(policyName="demo-device", policyDocument=json.dumps(DEVICE_POLICY))
     iot.create_provisioning_template(
         templateName=TEMPLATE,
         templateBody=json.dumps(TEMPLATE_BODY),
-        provisioningRoleArn=f"arn:aws:iam::{_ACCOUNT}:role/demo",
+        provisioningRoleArn=role["Role"]["Arn"],
         enabled=True,
     )
     claim = iot.create_keys_and_certificate(setAsActive=True)
@@ -249,7 +265,7 @@ def _set_up(directory: Path, data: Path, endpoints: Endpoints) -> tuple[Path, Pa
 
 
 def _all_things(data: Path, endpoints: Endpoints) -> list[str]:
-    pages = _client(data, endpoints).get_paginator("list_things").paginate()
+    pages = _client("iot", data, endpoints).get_paginator("list_things").paginate()
     return [thing["thingName"] for page in pages for thing in page["things"]]
 
 

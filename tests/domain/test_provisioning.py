@@ -8,24 +8,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleetgate.domain.provisioning import (
+from fleetgate.domain.limits import Limits
+from fleetgate.domain.provisioning import Existing, ExistingThing, Lookups, lookups
+from fleetgate.domain.provisioning import plan as plan_within
+from fleetgate.domain.resources import (
+    Certificate,
+    Override,
+    Overrides,
+    Policy,
+    PrincipalType,
+    Resources,
+    Thing,
+)
+from fleetgate.domain.steps import (
     AddThingToBillingGroup,
     AddThingToGroup,
     AttachPolicy,
     AttachThingPrincipal,
     CreatePolicy,
     CreateThing,
-    Existing,
-    ExistingThing,
-    Lookups,
+    IssueCertificate,
+    RegisterCertificate,
     RemoveThingFromGroup,
     Step,
     UpdateCertificateStatus,
     UpdateThing,
-    lookups,
-    plan,
 )
-from fleetgate.domain.resources import Certificate, Override, Overrides, Policy, Resources, Thing
 from fleetgate.errors import ResourceRegistrationFailureException
 
 ID = "c" * 64
@@ -35,10 +43,14 @@ NEW = Existing(
     certificate_status="PENDING_ACTIVATION",
     thing_types=frozenset({"lamp", "bulb"}),
     deprecated_thing_types=frozenset({"candle"}),
-    thing_groups=frozenset({"a", "b", "c"}),
+    thing_groups={name: name for name in ("a", "b", "c")},
     policies={"named": "{}", "missing": None},
 )
 CERTIFICATE = Certificate("certificate", ID)
+
+
+def plan(wanted: Resources, existing: Existing) -> tuple[Step, ...]:
+    return plan_within(wanted, existing, Limits())
 
 
 def resources(
@@ -59,7 +71,7 @@ def standing(existing: ExistingThing, **members: Any) -> Existing:
         NEW,
         thing=existing,
         certificate_status="ACTIVE",
-        attached_things=frozenset({"t"}),
+        attached_things={"t": False},
         **members,
     )
 
@@ -151,6 +163,38 @@ def test_a_billing_group_that_is_known_is_joined_once() -> None:
     other = resources(thing(billing_group="n"), certificate=None)
     with pytest.raises(ResourceRegistrationFailureException, match="`t` is in billing group `m`"):
         plan(other, member)
+
+
+def test_the_limits_are_those_given() -> None:
+    wanted = resources(thing(attributes={"x": "1", "y": "1"}, groups=("a", "b")))
+    assert plan_within(wanted, NEW, Limits(attributes_without_type=2, groups_per_thing=2))
+    with pytest.raises(ResourceRegistrationFailureException, match="at most 1 attributes, not 2"):
+        plan_within(wanted, NEW, Limits(attributes_without_type=1))
+    with pytest.raises(ResourceRegistrationFailureException, match="2 thing groups; the limit is"):
+        plan_within(wanted, NEW, Limits(groups_per_thing=1))
+    two = resources(policies=[Policy("p", "H", "{}"), Policy("q", "named")])
+    with pytest.raises(ResourceRegistrationFailureException, match="2 policies attached; the lim"):
+        plan_within(two, NEW, Limits(policies_per_principal=1))
+
+
+# AWS IoT Developer Guide, "Static thing groups": not two groups of the same hierarchy.
+@pytest.mark.parametrize("override", [Override.MERGE, Override.REPLACE])
+def test_a_thing_is_in_one_group_of_a_hierarchy(override: Override) -> None:
+    roots = {"root": "root", "below": "root", "other": "other"}
+    existing = dataclasses.replace(NEW, thing_groups=roots)
+    with pytest.raises(ResourceRegistrationFailureException, match="the same hierarchy"):
+        plan(resources(thing(groups=("root", "below"))), existing)
+    member = dataclasses.replace(existing, thing=ExistingThing({}, groups=frozenset({"root"})))
+    wanted = resources(thing(Overrides(groups=override), groups=("below", "other")))
+    if override is Override.MERGE:
+        with pytest.raises(ResourceRegistrationFailureException, match="the same hierarchy"):
+            plan(wanted, member)
+    else:
+        assert plan(wanted, member)[:3] == (
+            RemoveThingFromGroup("t", "root"),
+            AddThingToGroup("t", "below"),
+            AddThingToGroup("t", "other"),
+        )
 
 
 # --- override settings ---------------------------------------------------------------------------
@@ -268,6 +312,62 @@ def test_a_registration_repeated_does_not_undo_what_was_done_to_the_certificate(
         assert plan(wanted, existing) == steps
 
 
+@pytest.mark.parametrize(
+    ("certificate", "step"),
+    [
+        (Certificate("c", ID, "INACTIVE", csr="CSR"), IssueCertificate(ID, "INACTIVE")),
+        (Certificate("c", ID, "INACTIVE", pem="PEM"), RegisterCertificate(ID, "INACTIVE")),
+    ],
+)
+def test_a_new_certificate_comes_first_with_its_status(
+    certificate: Certificate, step: Step
+) -> None:
+    existing = dataclasses.replace(NEW, certificate_id=None, certificate_status=None)
+    wanted = resources(thing(), certificate, [Policy("q", "named")])
+    assert plan(wanted, existing) == (
+        step,
+        CreateThing("t", None, {}),
+        AttachPolicy("named", ID),
+        AttachThingPrincipal("t", ID),
+    )
+
+
+def test_a_certificate_registered_before_is_used() -> None:
+    certificate = Certificate("c", ID, pem="PEM")
+    assert plan(resources(certificate=certificate), NEW) == (UpdateCertificateStatus(ID, "ACTIVE"),)
+
+
+# AWS IoT Developer Guide, "Attach a principal to a thing": an exclusive attachment is the only one.
+@pytest.mark.parametrize(
+    ("wanted", "attached", "outcome"),
+    [
+        ("EXCLUSIVE_THING", {}, True),
+        ("NON_EXCLUSIVE_THING", {}, False),
+        (None, {}, False),
+        (None, {"u": False}, False),
+        ("EXCLUSIVE_THING", {"t": True}, None),
+        ("NON_EXCLUSIVE_THING", {"t": False}, None),
+        (None, {"t": True}, None),
+        ("EXCLUSIVE_THING", {"t": False}, "is attached to thing `t` non-exclusively"),
+        ("NON_EXCLUSIVE_THING", {"t": True}, "is attached to thing `t` exclusively"),
+        ("EXCLUSIVE_THING", {"u": False}, "is attached to thing `u` non-exclusively"),
+        ("NON_EXCLUSIVE_THING", {"u": True}, "is attached to thing `u` exclusively"),
+        (None, {"u": True}, "is attached to thing `u` exclusively"),
+    ],
+)
+def test_exclusive_attachments_stay_exclusive(
+    wanted: PrincipalType | None, attached: dict[str, bool], outcome: bool | str | None
+) -> None:
+    existing = dataclasses.replace(standing(ExistingThing({})), attached_things=attached)
+    certificate = Certificate("c", ID, principal_type=wanted)
+    if isinstance(outcome, str):
+        with pytest.raises(ResourceRegistrationFailureException, match=outcome):
+            plan(resources(thing(), certificate), existing)
+    else:
+        steps = () if outcome is None else (AttachThingPrincipal("t", ID, outcome),)
+        assert plan(resources(thing(), certificate), existing) == steps
+
+
 # --- planning, applying, planning ----------------------------------------------------------------
 
 
@@ -275,6 +375,9 @@ def apply(step: Step, existing: Existing) -> Existing:
     replace = dataclasses.replace
     now = existing.thing
     match step:
+        case IssueCertificate(certificate_id, status) | RegisterCertificate(certificate_id, status):
+            assert existing.certificate_id is None
+            return replace(existing, certificate_id=certificate_id, certificate_status=status)
         case CreateThing(_, type_name, attributes):
             assert now is None
             return replace(existing, thing=ExistingThing(attributes, type_name))
@@ -298,9 +401,9 @@ def apply(step: Step, existing: Existing) -> Existing:
         case AttachPolicy(name, _):
             assert existing.policies.get(name) is not None
             return replace(existing, attached_policies=existing.attached_policies | {name})
-        case AttachThingPrincipal(name, _):
+        case AttachThingPrincipal(name, _, exclusive):
             assert now is not None
-            return replace(existing, attached_things=existing.attached_things | {name})
+            return replace(existing, attached_things={**existing.attached_things, name: exclusive})
         case UpdateCertificateStatus(_, status):
             return replace(existing, certificate_status=status)
 
@@ -334,11 +437,14 @@ WANTED = st.builds(
         st.just(ID),
         st.sampled_from(["ACTIVE", "INACTIVE"]),
         st.none() | st.sampled_from(["DO_NOTHING", "REPLACE", "FAIL"]).map(Override),
+        st.sampled_from([None, "EXCLUSIVE_THING", "NON_EXCLUSIVE_THING"]),
+        st.sampled_from([None, "CSR"]),
+        st.sampled_from([None, "PEM"]),
     ),
     st.lists(POLICIES, max_size=3).map(tuple),
     st.just({}),
 )
-EXISTING = st.builds(
+REGISTERED = st.builds(
     Existing,
     thing=st.none()
     | st.builds(
@@ -352,11 +458,20 @@ EXISTING = st.builds(
     certificate_status=st.sampled_from(["PENDING_ACTIVATION", "ACTIVE", "INACTIVE", "REVOKED"]),
     thing_types=st.just(frozenset({"lamp", "bulb"})),
     deprecated_thing_types=st.just(frozenset({"candle"})),
-    thing_groups=st.just(frozenset("abc")),
+    thing_groups=st.sampled_from([{"a": "a", "b": "b", "c": "c"}, {"a": "a", "b": "b", "c": "a"}]),
     billing_groups=st.frozensets(st.sampled_from("mn")),
     policies=st.sampled_from([{}, {"named": "{}"}, {"named": "{}", "H": "{}"}]),
     attached_policies=st.frozensets(st.sampled_from(["H", "named"])),
-    attached_things=st.frozensets(st.sampled_from("tu")),
+    attached_things=st.dictionaries(st.sampled_from("tu"), st.booleans()),
+)
+EXISTING = REGISTERED | REGISTERED.map(
+    lambda each: dataclasses.replace(
+        each,
+        certificate_id=None,
+        certificate_status=None,
+        attached_policies=frozenset(),
+        attached_things={},
+    )
 )
 
 

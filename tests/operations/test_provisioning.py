@@ -24,6 +24,7 @@ from fleetgate.operations import provisioning
 from fleetgate.operations.identity import Identity
 from fleetgate.store import certificates
 from tests.operations.conftest import ALLOW, START, Registry, csr, elsewhere
+from tests.operations.roles import add_provisioning_role
 
 TEMPLATE: dict[str, Any] = {
     "Parameters": {"SerialNumber": {"Type": "String"}, "Site": {"Type": "String", "Default": "A"}},
@@ -51,6 +52,7 @@ TEMPLATE: dict[str, Any] = {
 
 def set_up(registry: Registry, template: dict[str, Any] | None = None, name: str = "T") -> None:
     if name == "T":
+        add_provisioning_role(registry)
         registry.call("CreatePolicy", policy_name="device", policy_document=ALLOW)
         registry.call("CreateThingGroup", thing_group_name="fleet")
     registry.call(

@@ -41,14 +41,14 @@ class Limits:
     """Provisioning templates of an account."""
     template_versions: int = 5
     """Versions of a provisioning template."""
-    things_per_principal: int = 10
-    """Things a certificate is attached to."""
     ca_certificates_per_subject: int = 10
     """CA certificates of an account with the same subject."""
     role_aliases: int = 100
     """Role aliases of an account."""
     domain_configurations: int = 10
     """Domain configurations of an account."""
+    log_levels: int = 1000
+    """Targets of an account that have a log level of their own."""
     tags_per_resource: int = 50
     """Tags of one resource."""
     iam_users: int = 5000

@@ -1,88 +1,81 @@
-"""IoT policies: parse a document, bind it to a connection, decide.
+"""Policies of IAM and AWS IoT: bind documents to a connection or caller, decide.
 
-Theory of operation. `parse` turns a document into statements whose patterns are already split
-into literal text, wildcards and variables; a pattern without variables is turned into its matcher
-there and then, and the Document may be kept and shared. `compile_policies` binds the documents
-that apply to a connection to that connection's variables. `Policies.evaluate` files the
-statements under each action the first time it is asked about it (resources by exact text, by
-prefix, and the rest), so that a decision is a dictionary look-up and a `str.startswith`.
+Theory of operation. `parse` turns a document into statements (see `policy_document`).
+`compile_policies` binds the documents that apply to somebody to what is known of them: variables
+get their values, conditions are settled. `Policies.evaluate` files the statements under each
+action the first time it is asked about it (resources by exact text, by prefix, and the rest), so
+that a decision is a dictionary look-up and a `str.startswith`. Values of a single request, laid
+over those, are looked at only when a statement asks for one of them; then the statements that do
+are bound anew.
 
-A policy never gets wider by what a client chooses to be called: a pattern with a variable that is
-unknown, empty, longer than 1024 characters or that holds one of ``* ? + # $`` matches nothing,
-and an Allow with such a pattern in NotResource allows nothing.
+A policy never gets wider by what a client chooses to be called: a pattern with a variable that has
+no usable value (see `policy_variables`) matches nothing, and an Allow with such a pattern in
+NotResource allows nothing.
 
-Sources: AWS IoT Developer Guide, "AWS IoT Core policies", "Policy actions", "Policy resources",
-"Policy variables"; IAM User Guide, "IAM JSON policy elements reference" and "Grammar".
+Sources: IAM User Guide, "Policy evaluation logic"; AWS IoT Developer Guide, "AWS IoT Core
+policies", "Policy variables".
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-from fleetgate.domain import document as json_document
 from fleetgate.domain import wildcards
 from fleetgate.domain.document import quoted
-from fleetgate.domain.wildcards import Matcher, Wildcard
-from fleetgate.errors import MalformedPolicyException
+from fleetgate.domain.policy_document import (
+    IDENTITY,
+    IOT,
+    MAX_DEPTH,
+    MAX_DOCUMENT,
+    RESOURCE,
+    TRUST,
+    Dialect,
+    Document,
+    Statement,
+    characters,
+    parse,
+)
+from fleetgate.domain.policy_principals import Principal
+from fleetgate.domain.policy_variables import MAX_VALUE, Context, Values, folded, substitute
+from fleetgate.domain.wildcards import Matcher
+
+__all__ = [
+    "CONNECT",
+    "IDENTITY",
+    "IOT",
+    "MAX_DEPTH",
+    "MAX_DOCUMENT",
+    "MAX_VALUE",
+    "NO_VALUES",
+    "PUBLISH",
+    "RECEIVE",
+    "RESOURCE",
+    "RETAIN_PUBLISH",
+    "SUBSCRIBE",
+    "TRUST",
+    "Decision",
+    "Dialect",
+    "Document",
+    "Policies",
+    "Principal",
+    "Values",
+    "characters",
+    "compile_policies",
+    "evaluate_trust",
+    "parse",
+]
 
 CONNECT: Final = "iot:Connect"
 PUBLISH: Final = "iot:Publish"
 RECEIVE: Final = "iot:Receive"
+RETAIN_PUBLISH: Final = "iot:RetainPublish"
 SUBSCRIBE: Final = "iot:Subscribe"
 
-MAX_DOCUMENT: Final = 2048
-"""Characters of a document, not counting white space (AWS IoT Core quotas)."""
-MAX_VARIABLE_VALUE: Final = 1024
-"""Characters of a variable's value (AWS IoT Developer Guide, "X.509 certificate variables")."""
+NO_VALUES: Final[Values] = {}
 
-MAX_DEPTH: Final = 16
-"""Nesting of a document."""
-
-_MAX_TEXT = 404_600  # white space included: PolicyDocument of the service model
-_MAX_FILED_ACTIONS = 64
-_VERSIONS = ("2012-10-17", "2008-10-17")
-_STATEMENT_KEYS = {"Sid", "Effect", "Action", "NotAction", "Resource", "NotResource"}
-_TOKENS = re.compile(r"\$\{([^{}]*)\}|([*?])")
-_ACTION = re.compile(r"[a-zA-Z0-9*?-]+:[a-zA-Z0-9*?]+")
-_ESCAPED = {"*", "?", "$"}
-_UNSAFE_VALUE = re.compile(r"[*?+#$]")
-
-
-@dataclass(frozen=True, slots=True)
-class _Variable:
-    name: str
-
-
-_Part = str | Wildcard | _Variable
-
-
-@dataclass(frozen=True, slots=True)
-class _Pattern:
-    parts: tuple[_Part, ...]
-    matcher: Matcher | None
-    """None when there are variables to be filled in first."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Statement:
-    label: str
-    allows: bool
-    actions: tuple[Callable[[str], bool], ...]
-    not_actions: bool
-    resources: tuple[_Pattern, ...]
-    not_resources: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """A parsed policy document. Immutable: keep it and share it between connections."""
-
-    statements: tuple[_Statement, ...]
-    variables: frozenset[str]
-    """The names of the policy variables it uses, e.g. ``iot:ClientId``."""
+_MAX_FILED_ACTIONS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,89 +91,49 @@ class Decision:
     statement: str | None
     reason: str
 
+    @property
+    def explicit_deny(self) -> bool:
+        """A statement denies; it is not only that none allows."""
+        return not self.allowed and self.policy is not None
 
-def parse(document: str) -> Document:
-    """Reads an IoT policy document (JSON).
 
-    Raises MalformedPolicyException, whose message says what is wrong and where. Elements this
-    server would have to ignore are refused: conditions, principals, unknown names.
+def compile_policies(policies: Iterable[tuple[str, Document]], values: Values) -> Policies:
+    """The policies (name and document) of a connection or caller, bound to its values.
+
+    Statements that name principals concern nobody here: see `evaluate_trust`.
     """
-    size = len("".join(document.split()))
-    if size > MAX_DOCUMENT or len(document) > _MAX_TEXT:
-        raise MalformedPolicyException(
-            f"policy document: it has {size} characters without white space; "
-            f"the limit is {MAX_DOCUMENT}"
-        )
-    try:
-        root = json_document.read(document, max_depth=MAX_DEPTH)
-    except ValueError as error:
-        raise MalformedPolicyException(f"policy document: {error}") from None
-    if not isinstance(root, dict):
-        raise _malformed("", "it must be a JSON object")
-    for key in root:
-        if key not in {"Version", "Id", "Statement"}:
-            raise _malformed("", f"unknown element {quoted(key)}")
-    if "Version" not in root:
-        raise _malformed("", "`Version` is missing; it must be `2012-10-17`")
-    version = root["Version"]
-    if version not in _VERSIONS:
-        raise _malformed("Version", f"it must be `2012-10-17`, not {quoted(version)}")
-    if not isinstance(root.get("Id", ""), str):
-        raise _malformed("Id", "it must be a string")
-    if "Statement" not in root:
-        raise _malformed("", "`Statement` is missing")
-    listed = root["Statement"]
-    if isinstance(listed, dict):
-        listed = [listed]
-    if not isinstance(listed, list) or not listed:
-        raise _malformed("Statement", "it must be a statement or a list of statements")
-    with_variables = version == "2012-10-17"
-    statements = tuple(
-        _parse_statement(index, each, with_variables) for index, each in enumerate(listed)
-    )
-    variables = frozenset(
-        part.name
-        for statement in statements
-        for pattern in statement.resources
-        for part in pattern.parts
-        if isinstance(part, _Variable)
-    )
-    return Document(statements, variables)
-
-
-def compile_policies(
-    policies: Sequence[tuple[str, Document]], variables: Mapping[str, str]
-) -> Policies:
-    """The policies (name and document) of a connection, bound to its variables.
-
-    `variables` maps names such as ``iot:ClientId`` to their values. Connections whose documents
-    use no variables may share the result.
-    """
-    return Policies(
-        [
-            rule
-            for name, document in policies
-            for statement in document.statements
-            for rule in _bind(name, statement, variables)
-        ]
-    )
+    entries = [
+        (name, statement)
+        for name, document in policies
+        for statement in document.statements
+        if statement.principals is None
+    ]
+    return Policies(entries, folded(values))
 
 
 class Policies:
-    """The policies that apply to one connection. Made by `compile_policies`."""
+    """The policies that apply to one connection or caller. Made by `compile_policies`."""
 
-    __slots__ = ("_filed", "_rules")
+    __slots__ = ("_context", "_entries", "_filed", "_names", "_rules")
 
-    def __init__(self, rules: Sequence[_Rule]) -> None:
-        self._rules = rules
+    def __init__(self, entries: Sequence[tuple[str, Statement]], context: Context) -> None:
+        self._context = context
+        self._entries = entries
+        self._rules = [_bind(name, statement, context) for name, statement in entries]
         self._filed: dict[str, tuple[_File, _File]] = {}
+        self._names: frozenset[str] = frozenset(
+            [name for _, statement in entries for name in statement.names]
+        )
 
-    def evaluate(self, action: str, resource: str) -> Decision:
+    def evaluate(self, action: str, resource: str, values: Values = NO_VALUES) -> Decision:
         """Decides whether `action` (e.g. ``iot:Publish``) is allowed on the ARN `resource`.
 
-        Never raises. A statement that denies wins over any that allow; what no statement allows
-        is denied. Actions are compared without regard to case, resources exactly.
+        `values` are those of this request; they replace what was given at compile time. Never
+        raises. A statement that denies wins over any that allow; what no statement allows is
+        denied. Actions are compared without regard to case, resources exactly.
         """
+        if values and self._names and not self._names.isdisjoint(later := folded(values)):
+            return _decide(self._bound(later), action, resource)
         filed = self._filed.get(action)
         if filed is None:
             filed = self._file(action)
@@ -192,34 +145,89 @@ class Policies:
         found = allows.find(resource)
         if found is not None:
             return found
-        reason = f"no statement allows {action} on {quoted(resource, 400)}"
-        return Decision(False, None, None, reason)
+        return _nothing_allows(action, resource)
+
+    def speaking(
+        self, action: str, resource: str, values: Values = NO_VALUES
+    ) -> tuple[frozenset[str], frozenset[str]]:
+        """The names of the policies with a statement that allows, and with one that denies."""
+        lowered = action.lower()
+        spoken = [
+            rule for rule in self._bound(folded(values)) if _concerns(rule, lowered, resource)
+        ]
+        return (
+            frozenset(rule.policy for rule in spoken if rule.statement.allows),
+            frozenset(rule.policy for rule in spoken if not rule.statement.allows),
+        )
+
+    def missing(self, action: str, values: Values = NO_VALUES) -> list[str]:
+        """Keys and variables, as written, that statements on `action` ask for and nobody gave."""
+        lowered = action.lower()
+        known = {**self._context, **folded(values)}
+        return sorted(
+            {
+                written
+                for _, statement in self._entries
+                if _is_on(statement, lowered)
+                for name, written in statement.names.items()
+                if name not in known
+            }
+        )
+
+    def _bound(self, later: Context) -> list[_Rule]:
+        """The rules that hold with the values of a request laid over the others."""
+        if not later:
+            return [rule for rule in self._rules if rule is not None]
+        context: dict[str, tuple[str, ...]] = {**self._context, **later}
+        rules = []
+        for (name, statement), bound in zip(self._entries, self._rules, strict=True):
+            unchanged = statement.names.keys().isdisjoint(later)
+            rule = bound if unchanged else _bind(name, statement, context)
+            if rule is not None:
+                rules.append(rule)
+        return rules
 
     def _file(self, action: str) -> tuple[_File, _File]:
         lowered = action.lower()
         denies, allows = _File(), _File()
         for rule in self._rules:
-            statement = rule.statement
-            if any(test(lowered) for test in statement.actions) is statement.not_actions:
+            if rule is None or not _is_on(rule.statement, lowered):
                 continue
-            verb = "allows" if statement.allows else "denies"
-            decision = Decision(
-                statement.allows,
-                rule.policy,
-                statement.label,
-                f"statement {quoted(statement.label)} of policy {quoted(rule.policy)} "
-                f"{verb} {action}",
-            )
-            (allows if statement.allows else denies).add(rule, decision)
+            (allows if rule.statement.allows else denies).add(rule, _decision(rule, action))
         if len(self._filed) < _MAX_FILED_ACTIONS:
             self._filed[action] = denies, allows
         return denies, allows
 
 
+def evaluate_trust(
+    document: Document,
+    principal: Principal,
+    action: str,
+    values: Values = NO_VALUES,
+    *,
+    resource: str = "",
+    name: str = "trust policy",
+) -> Decision:
+    """Decides whether a policy with principals lets `principal` do `action`.
+
+    For a role's trust policy (``sts:AssumeRole``), and, with the ARN `resource`, for the policy
+    of a resource. `name` is what the decision calls it. Never raises; any Deny wins.
+    """
+    context = folded(values)
+    bound = (
+        _bind(name, statement, context)
+        for statement in document.statements
+        if statement.principals is not None and statement.principals.include(principal)
+    )
+    return _decide([rule for rule in bound if rule is not None], action, resource)
+
+
 @dataclass(frozen=True, slots=True)
 class _Rule:
+    """A statement that is in force, with its resources as matchers."""
+
     policy: str
-    statement: _Statement
+    statement: Statement
     matchers: tuple[Matcher, ...]
 
 
@@ -253,136 +261,72 @@ class _File:
         if decision is not None:
             return decision
         if resource.startswith(self._prefixes):
-            return next(found for prefix, found in self._prefixed if resource.startswith(prefix))
+            for prefix, decision in self._prefixed:
+                if resource.startswith(prefix):
+                    return decision
         for test, decision in self._tested:
             if test(resource):
                 return decision
         return None
 
 
-def _bind(policy: str, statement: _Statement, variables: Mapping[str, str]) -> Iterator[_Rule]:
+def _decide(rules: Iterable[_Rule], action: str, resource: str) -> Decision:
+    """The decision of rules that were not filed."""
+    lowered = action.lower()
+    allowing = None
+    for rule in rules:
+        if (rule.statement.allows and allowing) or not _concerns(rule, lowered, resource):
+            continue
+        if not rule.statement.allows:
+            found = _decision(rule, action)
+            reason = f"{found.reason} on {quoted(resource, 400)}"
+            return Decision(False, found.policy, found.statement, reason)
+        allowing = rule
+    return _nothing_allows(action, resource) if allowing is None else _decision(allowing, action)
+
+
+def _decision(rule: _Rule, action: str) -> Decision:
+    allows, label = rule.statement.allows, rule.statement.label
+    verb = "allows" if allows else "denies"
+    reason = f"statement {quoted(label)} of policy {quoted(rule.policy)} {verb} {action}"
+    return Decision(allows, rule.policy, label, reason)
+
+
+def _nothing_allows(action: str, resource: str) -> Decision:
+    reason = f"no statement allows {action} on {quoted(resource, 400)}"
+    return Decision(False, None, None, reason)
+
+
+def _is_on(statement: Statement, lowered_action: str) -> bool:
+    named = any(test(lowered_action) for test in statement.actions)
+    return named is not statement.not_actions
+
+
+def _concerns(rule: _Rule, lowered_action: str, resource: str) -> bool:
+    statement = rule.statement
+    if not _is_on(statement, lowered_action):
+        return False
+    named = any(matcher.test(resource) for matcher in rule.matchers)
+    return named is not statement.not_resources
+
+
+def _bind(policy: str, statement: Statement, context: Context) -> _Rule | None:
+    """The statement with values put in; None when it is not in force."""
+    for condition in statement.conditions:
+        if not condition.holds(context, statement.allows):
+            return None
     matchers = []
     for pattern in statement.resources:
         matcher = pattern.matcher
         if matcher is None:
-            parts = _substitute(pattern.parts, variables)
+            parts = substitute(pattern.parts, context, statement.unusable)
             if parts is None:
                 if statement.not_resources and statement.allows:
                     # What is excepted from the permission is unknown: allow nothing.
-                    return
+                    return None
                 continue
             matcher = wildcards.matcher(parts)
         matchers.append(matcher)
-    if matchers or statement.not_resources:
-        yield _Rule(policy, statement, tuple(matchers))
-
-
-def _substitute(
-    parts: tuple[_Part, ...], variables: Mapping[str, str]
-) -> list[str | Wildcard] | None:
-    substituted: list[str | Wildcard] = []
-    for part in parts:
-        if isinstance(part, _Variable):
-            value = variables.get(part.name, "")
-            if not value or len(value) > MAX_VARIABLE_VALUE or _UNSAFE_VALUE.search(value):
-                return None
-            substituted.append(value)
-        else:
-            substituted.append(part)
-    return substituted
-
-
-def _parse_statement(index: int, value: Any, with_variables: bool) -> _Statement:
-    where = f"Statement[{index}]"
-    if not isinstance(value, dict):
-        raise _malformed(where, "it must be a JSON object")
-    for key in value:
-        if key == "Condition":
-            raise _malformed(
-                where, "`Condition`: this server does not evaluate conditions, nor ignore them"
-            )
-        if key in {"Principal", "NotPrincipal"}:
-            raise _malformed(where, f"an IoT policy has no {quoted(key)}")
-        if key not in _STATEMENT_KEYS:
-            raise _malformed(where, f"unknown element {quoted(key)}")
-    sid = value.get("Sid", "")
-    if not isinstance(sid, str):
-        raise _malformed(f"{where}.Sid", "it must be a string")
-    effect = value.get("Effect")
-    if effect not in ("Allow", "Deny"):
-        raise _malformed(f"{where}.Effect", f"it must be `Allow` or `Deny`, not {quoted(effect)}")
-    action_key, actions = _one_of(value, "Action", "NotAction", where)
-    resource_key, resources = _one_of(value, "Resource", "NotResource", where)
-    return _Statement(
-        label=sid or str(index),
-        allows=effect == "Allow",
-        actions=tuple(_parse_action(each, f"{where}.{action_key}") for each in actions),
-        not_actions=action_key == "NotAction",
-        resources=tuple(
-            _parse_resource(each, f"{where}.{resource_key}", with_variables) for each in resources
-        ),
-        not_resources=resource_key == "NotResource",
-    )
-
-
-def _one_of(value: dict[str, Any], key: str, other: str, where: str) -> tuple[str, list[str]]:
-    if (key in value) == (other in value):
-        raise _malformed(where, f"exactly one of `{key}` and `{other}` must be present")
-    key = key if key in value else other
-    listed = value[key]
-    if isinstance(listed, str):
-        listed = [listed]
-    if not isinstance(listed, list) or not listed or not all(isinstance(x, str) for x in listed):
-        raise _malformed(f"{where}.{key}", "it must be a string or a list of strings")
-    return key, listed
-
-
-def _parse_action(text: str, where: str) -> Callable[[str], bool]:
-    if text != "*" and not _ACTION.fullmatch(text):
-        raise _malformed(where, f"{quoted(text)} is not an action such as `iot:Publish` or `*`")
-    parts = [Wildcard(c) if c in "*?" else c for c in re.split(r"([*?])", text.lower()) if c]
-    return wildcards.matcher(parts).test
-
-
-def _parse_resource(text: str, where: str, with_variables: bool) -> _Pattern:
-    if text.count("${") != sum(1 for name, _ in _TOKENS.findall(text) if name):
-        raise _malformed(where, f"{quoted(text)} has a `${{` that is not a variable `${{name}}`")
-    _check_arn(text, where)
-    parts: list[_Part] = []
-    end = 0
-    for token in _TOKENS.finditer(text):
-        if end < token.start():
-            parts.append(text[end : token.start()])
-        end = token.end()
-        name, wildcard = token.groups()
-        if wildcard is not None:
-            parts.append(Wildcard(wildcard))
-        elif not with_variables:
-            # IAM User Guide, "Version": before 2012-10-17 a variable is literal text.
-            parts.append(token.group())
-        elif name in _ESCAPED:
-            parts.append(name)
-        else:
-            parts.append(_Variable(name))
-    parts.append(text[end:])
-    known = [part for part in parts if not isinstance(part, _Variable)]
-    matcher = wildcards.matcher(known) if len(known) == len(parts) else None
-    return _Pattern(tuple(parts), matcher)
-
-
-def _check_arn(text: str, where: str) -> None:
-    """`arn:partition:service:region:account:resource`; a wildcard or variable may span parts."""
-    token = _TOKENS.search(text)
-    head = text[: token.start()] if token else text
-    parts = text.split(":", 5)
-    complete = len(parts) == 6 and parts[5] != ""
-    if not (
-        (head.startswith("arn:") and (complete or token is not None))
-        or (token is not None and "arn:".startswith(head))
-    ):
-        raise _malformed(where, f"{quoted(text)} is not an ARN such as `arn:aws:iot:...` or `*`")
-
-
-def _malformed(where: str, rule: str) -> MalformedPolicyException:
-    place = f"policy document, {where}" if where else "policy document"
-    return MalformedPolicyException(f"{place}: {rule}")
+    if not matchers and not statement.not_resources:
+        return None
+    return _Rule(policy, statement, tuple(matchers))

@@ -1,9 +1,9 @@
 """Provisioning: what has to be done so that a device's resources are as its template asks.
 
 `lookups` says what to look up, the caller answers with an Existing, and `plan` returns the steps
-in the order of AWS's just-in-time provisioning: thing, its groups, policies, attachments, and the
-certificate's status last. Applying a plan and planning again gives an empty plan, so a device may
-repeat a registration whose answer it lost.
+in the order of AWS's just-in-time provisioning: a new certificate, thing, its groups, policies,
+attachments, and the certificate's status last. Applying a plan and planning again gives an empty
+plan, so a device may repeat a registration whose answer it lost.
 
 Source: AWS IoT Developer Guide, "Provisioning templates" (override settings) and "Just-in-time
 provisioning" (order). Where OverrideSettings are silent AWS's behaviour is not documented; here a
@@ -14,11 +14,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from fleetgate.domain import registry
 from fleetgate.domain.document import quoted
+from fleetgate.domain.limits import Limits
 from fleetgate.domain.resources import Certificate, Override, Policy, Resources, Thing
+from fleetgate.domain.steps import (
+    AddThingToBillingGroup,
+    AddThingToGroup,
+    AttachPolicy,
+    AttachThingPrincipal,
+    CreatePolicy,
+    CreateThing,
+    IssueCertificate,
+    RegisterCertificate,
+    RemoveThingFromGroup,
+    Step,
+    UpdateCertificateStatus,
+    UpdateThing,
+)
 from fleetgate.errors import InvalidRequestException, ResourceRegistrationFailureException
 
 # --- what exists ---------------------------------------------------------------------------------
@@ -52,19 +67,21 @@ class Existing:
 
     thing: ExistingThing | None
     certificate_id: str | None
+    """None when the certificate is not registered."""
     certificate_status: str | None
     """As AWS spells it: PENDING_ACTIVATION, ACTIVE, INACTIVE, REVOKED, ..."""
     thing_types: frozenset[str] = frozenset()
     """Those that exist and are not deprecated."""
     deprecated_thing_types: frozenset[str] = frozenset()
-    thing_groups: frozenset[str] = frozenset()
+    thing_groups: Mapping[str, str] = field(default_factory=dict)
+    """Group to the root of its hierarchy: those looked up, and those the thing is in."""
     billing_groups: frozenset[str] = frozenset()
     policies: Mapping[str, str | None] = field(default_factory=dict)
     """Name to default document; None, or no entry, where there is no such policy."""
     attached_policies: frozenset[str] = frozenset()
     """All policies attached to the certificate."""
-    attached_things: frozenset[str] = frozenset()
-    """All things the certificate is attached to."""
+    attached_things: Mapping[str, bool] = field(default_factory=dict)
+    """All things the certificate is attached to, and whether exclusively."""
 
 
 def lookups(resources: Resources) -> Lookups:
@@ -80,109 +97,26 @@ def lookups(resources: Resources) -> Lookups:
     )
 
 
-# --- steps ---------------------------------------------------------------------------------------
+# --- the plan ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class CreateThing:
-    """Create a thing that does not exist."""
-
-    thing_name: str
-    type_name: str | None
-    attributes: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class UpdateThing:
-    """Type and attributes as they are to be, all of them."""
-
-    thing_name: str
-    type_name: str | None
-    attributes: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class RemoveThingFromGroup:
-    """Take a thing out of a thing group."""
-
-    thing_name: str
-    group_name: str
-
-
-@dataclass(frozen=True, slots=True)
-class AddThingToGroup:
-    """Put a thing into a thing group that exists."""
-
-    thing_name: str
-    group_name: str
-
-
-@dataclass(frozen=True, slots=True)
-class AddThingToBillingGroup:
-    """Put a thing, which is in none, into a billing group."""
-
-    thing_name: str
-    billing_group_name: str
-
-
-@dataclass(frozen=True, slots=True)
-class CreatePolicy:
-    """Create a policy with its first, default version."""
-
-    policy_name: str
-    document: str
-
-
-@dataclass(frozen=True, slots=True)
-class AttachPolicy:
-    """Attach a policy to the certificate."""
-
-    policy_name: str
-    certificate_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class AttachThingPrincipal:
-    """Attach the certificate to the thing."""
-
-    thing_name: str
-    certificate_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class UpdateCertificateStatus:
-    """Set the status of the certificate."""
-
-    certificate_id: str
-    status: Literal["ACTIVE", "INACTIVE"]
-
-
-Step = (
-    CreateThing
-    | UpdateThing
-    | RemoveThingFromGroup
-    | AddThingToGroup
-    | AddThingToBillingGroup
-    | CreatePolicy
-    | AttachPolicy
-    | AttachThingPrincipal
-    | UpdateCertificateStatus
-)
-
-
-def plan(resources: Resources, existing: Existing) -> tuple[Step, ...]:
+def plan(resources: Resources, existing: Existing, limits: Limits) -> tuple[Step, ...]:
     """The steps that lead from what exists to what a template asks for; none when it is there.
 
-    Raises ResourceRegistrationFailureException when that cannot or may not be: a type, group or
-    policy that does not exist, a limit, an existing thing that differs and may not be changed.
+    The id of a new certificate has to be in `resources` by now. Raises
+    ResourceRegistrationFailureException when that cannot or may not be: a type, group or policy
+    that does not exist, a limit, an existing thing that differs and may not be changed.
     """
     steps: list[Step] = []
+    certificate = resources.certificate
     try:
+        if certificate is not None:
+            steps += _plan_new_certificate(certificate, existing)
         if resources.thing is not None:
-            steps += _plan_thing(resources.thing, existing)
-        steps += _plan_policies(resources.policies, resources.certificate, existing)
-        if resources.certificate is not None:
-            steps += _plan_certificate(resources.certificate, resources.thing, existing)
+            steps += _plan_thing(resources.thing, existing, limits)
+        steps += _plan_policies(resources.policies, certificate, existing, limits)
+        if certificate is not None:
+            steps += _plan_certificate(certificate, resources.thing, existing)
     except InvalidRequestException as error:
         raise ResourceRegistrationFailureException(error.message) from None
     return tuple(steps)
@@ -191,7 +125,7 @@ def plan(resources: Resources, existing: Existing) -> tuple[Step, ...]:
 # --- the thing -----------------------------------------------------------------------------------
 
 
-def _plan_thing(thing: Thing, existing: Existing) -> Iterator[Step]:
+def _plan_thing(thing: Thing, existing: Existing, limits: Limits) -> Iterator[Step]:
     current = existing.thing
     registry.check_thing_name(thing.name)
     attributes = _attributes(thing, current)
@@ -200,10 +134,10 @@ def _plan_thing(thing: Thing, existing: Existing) -> Iterator[Step]:
         if type_name is not None and (current is None or type_name != current.type_name):
             _check_type(type_name, existing)
         registry.check_attributes(attributes)
-        registry.check_attribute_count(len(attributes), typed=type_name is not None)
+        registry.check_attribute_count(len(attributes), typed=type_name is not None, limits=limits)
         step = CreateThing if current is None else UpdateThing
         yield step(thing.name, type_name, attributes)
-    yield from _plan_groups(thing, existing)
+    yield from _plan_groups(thing, existing, limits)
     yield from _plan_billing_group(thing, existing)
 
 
@@ -255,7 +189,7 @@ def _check_type(name: str, existing: Existing) -> None:
         raise ResourceRegistrationFailureException(f"thing type {quoted(name)} does not exist")
 
 
-def _plan_groups(thing: Thing, existing: Existing) -> Iterator[Step]:
+def _plan_groups(thing: Thing, existing: Existing, limits: Limits) -> Iterator[Step]:
     if thing.groups is None:
         return
     wanted = thing.groups
@@ -264,17 +198,21 @@ def _plan_groups(thing: Thing, existing: Existing) -> Iterator[Step]:
         wanted = _override(thing, "groups", thing.overrides.groups, tuple(current), wanted)
     if thing.overrides.groups is Override.MERGE:
         wanted += tuple(current)
-    registry.check_groups_per_thing(thing.name, set(wanted))
+    registry.check_groups_per_thing(thing.name, set(wanted), limits=limits)
+    added = [group for group in wanted if group not in current]
+    for group in added:
+        if group not in existing.thing_groups:
+            raise ResourceRegistrationFailureException(
+                f"thing group {quoted(group)} does not exist"
+            )
+    if added:
+        roots = {group: existing.thing_groups.get(group, group) for group in wanted}
+        registry.check_hierarchies(thing.name, roots)
     # Removing first keeps the thing within its limit at every step.
     for group in sorted(current.difference(wanted)):
         yield RemoveThingFromGroup(thing.name, group)
-    for group in wanted:
-        if group not in current:
-            if group not in existing.thing_groups:
-                raise ResourceRegistrationFailureException(
-                    f"thing group {quoted(group)} does not exist"
-                )
-            yield AddThingToGroup(thing.name, group)
+    for group in added:
+        yield AddThingToGroup(thing.name, group)
 
 
 def _plan_billing_group(thing: Thing, existing: Existing) -> Iterator[Step]:
@@ -296,7 +234,10 @@ def _plan_billing_group(thing: Thing, existing: Existing) -> Iterator[Step]:
 
 
 def _plan_policies(
-    policies: tuple[Policy, ...], certificate: Certificate | None, existing: Existing
+    policies: tuple[Policy, ...],
+    certificate: Certificate | None,
+    existing: Existing,
+    limits: Limits,
 ) -> Iterator[Step]:
     documents = {policy.name: policy.document for policy in policies if policy.document}
     names = dict.fromkeys(policy.name for policy in policies)
@@ -307,28 +248,55 @@ def _plan_policies(
             yield CreatePolicy(name, documents[name])
     if certificate is None:
         return
+    certificate_id = _id(certificate)
     attached = len(existing.attached_policies | names.keys())
-    if attached > registry.MAX_POLICIES_PER_PRINCIPAL:
+    if attached > limits.policies_per_principal:
         raise ResourceRegistrationFailureException(
-            f"certificate {quoted(certificate.certificate_id)} would have {attached} policies "
-            f"attached; the limit is {registry.MAX_POLICIES_PER_PRINCIPAL}"
+            f"certificate {quoted(certificate_id)} would have {attached} policies "
+            f"attached; the limit is {limits.policies_per_principal}"
         )
     for name in names:
         if name not in existing.attached_policies:
-            yield AttachPolicy(name, certificate.certificate_id)
+            yield AttachPolicy(name, certificate_id)
+
+
+def _id(certificate: Certificate) -> str:
+    if certificate.certificate_id is None:
+        raise ValueError("a plan needs the id of the certificate, of a new one too")
+    return certificate.certificate_id
+
+
+def _plan_new_certificate(certificate: Certificate, existing: Existing) -> Iterator[Step]:
+    certificate_id = _id(certificate)
+    if existing.certificate_status == "PENDING_TRANSFER":
+        raise ResourceRegistrationFailureException(
+            f"certificate {quoted(certificate_id)} is PENDING_TRANSFER: it is on its way to "
+            "another account"
+        )
+    if existing.certificate_id == certificate_id:
+        return  # the certificate of `pem` may be registered already
+    if certificate.csr is not None:
+        yield IssueCertificate(certificate_id, certificate.status)
+    elif certificate.pem is not None:
+        yield RegisterCertificate(certificate_id, certificate.status)
+    else:
+        raise ResourceRegistrationFailureException(
+            f"certificate {quoted(certificate_id)} does not exist"
+        )
 
 
 def _plan_certificate(
     certificate: Certificate, thing: Thing | None, existing: Existing
 ) -> Iterator[Step]:
-    if existing.certificate_id != certificate.certificate_id:
-        raise ResourceRegistrationFailureException(
-            f"certificate {quoted(certificate.certificate_id)} does not exist"
-        )
-    if thing is not None and thing.name not in existing.attached_things:
-        yield AttachThingPrincipal(thing.name, certificate.certificate_id)
+    if thing is not None:
+        certificate_id, kind = _id(certificate), certificate.principal_type
+        exclusive = None if kind is None else kind == "EXCLUSIVE_THING"
+        attached = existing.attached_things
+        registry.check_attachment(thing.name, certificate_id, attached, exclusive)
+        if thing.name not in attached:
+            yield AttachThingPrincipal(thing.name, certificate_id, bool(exclusive))
     status = existing.certificate_status
-    if status == certificate.status:
+    if existing.certificate_id is None or status == certificate.status:
         return
     # A pending certificate is new: an override is about what was there before. AWS's own
     # example with `Status: DO_NOTHING` activates it.
@@ -337,7 +305,7 @@ def _plan_certificate(
             return
         if certificate.override is not Override.REPLACE or status not in ("ACTIVE", "INACTIVE"):
             raise ResourceRegistrationFailureException(
-                f"certificate {quoted(certificate.certificate_id)} is {status}, "
+                f"certificate {quoted(_id(certificate))} is {status}, "
                 f"and the template may not make it {certificate.status}"
             )
-    yield UpdateCertificateStatus(certificate.certificate_id, certificate.status)
+    yield UpdateCertificateStatus(_id(certificate), certificate.status)

@@ -10,6 +10,17 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
+PrincipalType = Literal["EXCLUSIVE_THING", "NON_EXCLUSIVE_THING"]
+
+
+class Kind(StrEnum):
+    """What a template is for, which decides what it may contain."""
+
+    FLEET = "FLEET_PROVISIONING"
+    """For devices that have been given a certificate and prove it with a token."""
+    INLINE = "INLINE"
+    """The body in a RegisterThing call over HTTP, under the rights of the caller."""
+
 
 class Override(StrEnum):
     """What to do with a property of a resource that exists and differs from the template."""
@@ -44,12 +55,24 @@ class Thing:
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """The device's certificate and the status it is to have in the end."""
+    """The device's certificate and the status it is to have in the end.
+
+    A template names a registered one by `certificate_id`, or asks for a new one by `csr` or by
+    `pem`: exactly one of the three. The id of a new one is entered once it is known.
+    """
 
     logical_id: str
-    certificate_id: str
+    certificate_id: str | None
     status: Literal["ACTIVE", "INACTIVE"] = "ACTIVE"
     override: Override | None = None
+    principal_type: PrincipalType | None = None
+    """How the certificate is attached to the thing; None, like the default, shares it."""
+    csr: str | None = None
+    """A signing request (PEM) for which a certificate is to be issued."""
+    pem: str | None = None
+    """A certificate (PEM) of a registered authority, to be registered."""
+    ca_pem: str | None = None
+    """The certificate (PEM) of that authority, when the template gives it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,16 +1,17 @@
-"""Provisioning templates of fleet provisioning: `parse` a body once, `render` it per device.
+"""Provisioning templates: `parse` a body once, `render` it per device.
 
 Theory of operation. `parse` checks everything that does not depend on a device and returns a
 Template whose values are Expressions (see template_functions); names, statuses and policy
 documents without functions are checked, and such documents are made ready, there and then.
 `render` evaluates a Template with one device's parameters into Resources, plain values for
-`provisioning.plan`. Both are pure and raise nothing but InvalidTemplate.
+`provisioning.plan`. Both are pure and raise nothing but InvalidTemplate. The Kind of a template
+decides which certificates it may ask for, and whether its parameters come from a device, which is
+not believed, or from a caller with rights of its own.
 
 Parts of CloudFormation's template format without an effect here are accepted and have none:
 ``AWSTemplateFormatVersion``, ``Description``, ``Conditions``, ``Outputs`` at the top, ``DependsOn``
 in a resource (the order of provisioning is fixed), ``Description`` in a parameter. Anything else
-that is unknown is refused, as is what this server does not offer (``PackageVersions``,
-``EXCLUSIVE_THING``).
+that is unknown is refused, as is what this server does not offer (``PackageVersions``).
 
 Source: AWS IoT Developer Guide, "Provisioning templates".
 """
@@ -24,9 +25,11 @@ from typing import Any, Final
 from fleetgate.domain import document as json_document
 from fleetgate.domain import template_policies, template_resources
 from fleetgate.domain.document import quoted
-from fleetgate.domain.resources import Resources
+from fleetgate.domain.policy import MAX_DOCUMENT
+from fleetgate.domain.resources import Kind, Resources
 from fleetgate.domain.template_functions import (
     MAX_VALUE,
+    UNRESOLVED,
     Context,
     Expression,
     Mappings,
@@ -46,7 +49,7 @@ from fleetgate.domain.template_resources import (
 )
 from fleetgate.errors import InvalidTemplate
 
-__all__ = ["CERTIFICATE_ID", "MAX_BODY", "Template", "parse", "render"]
+__all__ = ["CERTIFICATE_ID", "MAX_BODY", "UNRESOLVED", "Kind", "Template", "parse", "render"]
 
 MAX_BODY: Final = 10_240
 """Characters of a template body (TemplateBody of the service model)."""
@@ -60,6 +63,7 @@ _IGNORED = {"AWSTemplateFormatVersion", "Description", "Conditions", "Outputs"}
 class Template:
     """A parsed template body. Immutable: keep it and render it for every device."""
 
+    kind: Kind
     parameters: Mapping[str, str | None]
     """The declared parameters with their defaults."""
     mappings: Mappings
@@ -69,8 +73,13 @@ class Template:
     device_configuration: Mapping[str, Expression]
 
 
-def parse(body: str) -> Template:
-    """Reads the body of a fleet provisioning template (JSON); raises InvalidTemplate."""
+def parse(
+    body: str, kind: Kind = Kind.FLEET, max_policy_characters: int = MAX_DOCUMENT
+) -> Template:
+    """Reads the body of a provisioning template (JSON); raises InvalidTemplate.
+
+    `max_policy_characters` is the quota of the policies it makes, white space not counted.
+    """
     if len(body) > MAX_BODY:
         raise InvalidTemplate(
             "", f"the template has {len(body)} characters; the limit is {MAX_BODY}"
@@ -94,54 +103,63 @@ def parse(body: str) -> Template:
     for logical_id, value in resources.items():
         path = step("Resources", logical_id)
         resource = parse_object(value, path, _RESOURCE)
-        kind = resource.get("Type")
-        if kind == "AWS::IoT::Thing":
+        type_ = resource.get("Type")
+        if type_ == "AWS::IoT::Thing":
             things.append(parse_thing(logical_id, resource, path, context))
-        elif kind == "AWS::IoT::Certificate":
-            certificates.append(parse_certificate(logical_id, resource, path, context))
-        elif kind == "AWS::IoT::Policy":
-            policies.append(parse_policy(logical_id, resource, path, context))
+        elif type_ == "AWS::IoT::Certificate":
+            certificates.append(parse_certificate(logical_id, resource, path, context, kind))
+        elif type_ == "AWS::IoT::Policy":
+            policies.append(
+                parse_policy(logical_id, resource, path, context, max_policy_characters)
+            )
         else:
             raise InvalidTemplate(
                 f"{path}.Type",
                 "it must be AWS::IoT::Thing, AWS::IoT::Certificate or AWS::IoT::Policy, "
-                f"not {quoted(kind)}",
+                f"not {quoted(type_)}",
             )
     for what, listed in (("thing", things), ("certificate", certificates)):
         if len(listed) > 1:
             raise InvalidTemplate("Resources", f"there are {len(listed)} {what}s; one is the limit")
+    configuration = parse_values(
+        root.get("DeviceConfiguration", {}), "DeviceConfiguration", context
+    )
+    if configuration and kind is not Kind.FLEET:
+        raise InvalidTemplate(
+            "DeviceConfiguration", "only a fleet provisioning template has one: nobody would get it"
+        )
     return Template(
+        kind=kind,
         parameters=_parse_parameters(root.get("Parameters", {})),
         mappings=mappings,
         thing=things[0] if things else None,
         certificate=certificates[0] if certificates else None,
         policies=tuple(policies),
-        device_configuration=parse_values(
-            root.get("DeviceConfiguration", {}), "DeviceConfiguration", context
-        ),
+        device_configuration=configuration,
     )
 
 
 def render(template: Template, parameters: Mapping[str, str]) -> Resources:
     """Evaluates a template for one device.
 
-    `parameters` are those of the device with the hook's laid over them, and under
-    `CERTIFICATE_ID` the true id of the device's certificate; declared defaults are applied here.
-    No other name that begins with ``AWS::`` is looked up: what a device sends is no pseudo
-    parameter. Raises InvalidTemplate; its `rule` is AWS's text for a reference that nothing
+    In fleet provisioning `parameters` are those of the device with the hook's laid over them, and
+    under `CERTIFICATE_ID` the true id of the device's certificate. No other name that begins with
+    ``AWS::`` is looked up: what a device sends is no pseudo parameter. A template given inline
+    has no pseudo parameters; its caller may use any name. Declared defaults are applied here.
+    Raises InvalidTemplate; its `rule` is AWS's text for a reference that nothing
     resolves.
     """
     given = {
         name: value
         for name, value in parameters.items()
-        if name == CERTIFICATE_ID or not name.startswith("AWS::")
+        if template.kind is Kind.INLINE or name == CERTIFICATE_ID or not name.startswith("AWS::")
     }
     defaults = {name: value for name, value in template.parameters.items() if value is not None}
     scope = Scope(given, defaults, template.mappings)
     thing = None if template.thing is None else render_thing(template.thing, scope)
     certificate = None
     if template.certificate is not None:
-        certificate = render_certificate(template.certificate, scope)
+        certificate = render_certificate(template.certificate, scope, template.kind)
     scope.in_policy = True
     policies = tuple(render_policy(each, scope) for each in template.policies)
     scope.in_policy = False

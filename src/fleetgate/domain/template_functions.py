@@ -23,6 +23,9 @@ MAX_VALUE: Final = 65_536
 MAX_TOTAL: Final = 262_144
 """Characters that the functions of one evaluation may produce together."""
 
+UNRESOLVED: Final = "Cannot resolve reference value"
+"""How the rule of an unresolved reference begins: AWS's own words, which clients get to see."""
+
 Mappings = Mapping[str, Mapping[str, Mapping[str, str | list[str]]]]
 
 _PLACEHOLDER = re.compile(r"\$\{([^{}]*)\}")
@@ -52,8 +55,7 @@ class Scope:
         if value is None:
             value = self.defaults.get(name)
             if value is None:
-                # AWS's own words, which clients get to see.
-                raise InvalidTemplate(path, f"Cannot resolve reference value: {name}")
+                raise InvalidTemplate(path, f"{UNRESOLVED}: {name}")
         elif self.in_policy and _WIDENING.search(value):
             raise InvalidTemplate(
                 path,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from fleetgate.domain import document as json_document
 from fleetgate.domain import policy, registry, resources
@@ -26,6 +26,9 @@ from fleetgate.domain.template_functions import (
 from fleetgate.domain.template_resources import checked, parse_named, parse_object
 from fleetgate.errors import InvalidTemplate, MalformedPolicyException
 
+NEITHER: Final = "Neither policyName nor policyDocument is present in the Template."
+"""The rule a policy of nothing breaks, in AWS's own words."""
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -38,9 +41,13 @@ class Policy:
     """JSON in which functions have been parsed."""
     ready: resources.Policy | None
     """The rendered policy, when no device can change it."""
+    max_characters: int
+    """The quota of its document, white space not counted."""
 
 
-def parse_policy(logical_id: str, resource: dict[str, Any], path: str, context: Context) -> Policy:
+def parse_policy(
+    logical_id: str, resource: dict[str, Any], path: str, context: Context, max_characters: int
+) -> Policy:
     """A resource of type AWS::IoT::Policy; raises InvalidTemplate."""
     parse_object(resource.get("OverrideSettings", {}), f"{path}.OverrideSettings", ())
     path = f"{path}.Properties"
@@ -50,15 +57,12 @@ def parse_policy(logical_id: str, resource: dict[str, Any], path: str, context: 
     if len(properties) == 2:
         raise InvalidTemplate(path, "`PolicyName` and `PolicyDocument` exclude each other")
     if not properties:
-        # AWS's own words.
-        raise InvalidTemplate(
-            path, "Neither policyName nor policyDocument is present in the Template."
-        )
+        raise InvalidTemplate(path, NEITHER)
     context = Context(context.mappings, in_policy=True)
     name = parse_named(properties, "PolicyName", registry.check_policy_name, path, context)
     if name is not None:
         ready = resources.Policy(logical_id, name) if isinstance(name, str) else None
-        return Policy(logical_id, path, name, None, ready)
+        return Policy(logical_id, path, name, None, ready, max_characters)
     path = f"{path}.PolicyDocument"
     value = properties["PolicyDocument"]
     if not isinstance(value, str | dict):
@@ -66,8 +70,8 @@ def parse_policy(logical_id: str, resource: dict[str, Any], path: str, context: 
     document = _parse_document(value, path, context)
     ready = None
     if not _has_function(document):
-        ready = _named_by_document(logical_id, document, path)
-    return Policy(logical_id, path, None, document, ready)
+        ready = _named_by_document(logical_id, document, path, max_characters)
+    return Policy(logical_id, path, None, document, ready, max_characters)
 
 
 def render_policy(parsed: Policy, scope: Scope) -> resources.Policy:
@@ -79,7 +83,7 @@ def render_policy(parsed: Policy, scope: Scope) -> resources.Policy:
         checked(registry.check_policy_name, name, f"{parsed.path}.PolicyName")
         return resources.Policy(parsed.logical_id, name)
     document = _render_document(parsed.document, scope)
-    return _named_by_document(parsed.logical_id, document, parsed.path)
+    return _named_by_document(parsed.logical_id, document, parsed.path, parsed.max_characters)
 
 
 def _parse_document(value: Any, path: str, context: Context) -> Any:
@@ -112,7 +116,9 @@ def _render_document(document: Any, scope: Scope) -> Any:
     return document
 
 
-def _named_by_document(logical_id: str, document: Any, path: str) -> resources.Policy:
+def _named_by_document(
+    logical_id: str, document: Any, path: str, max_characters: int
+) -> resources.Policy:
     """The policy a document makes, named by the SHA-1 of its minified text.
 
     Devices with the same document so share one policy. AWS's names have this form, 40 upper-case
@@ -122,7 +128,7 @@ def _named_by_document(logical_id: str, document: Any, path: str) -> resources.P
         raise InvalidTemplate(path, "it must give a JSON object or a string of JSON")
     written = document if isinstance(document, str) else minified(document)
     try:
-        policy.parse(written)
+        policy.parse(written, max_characters=max_characters)
     except MalformedPolicyException as error:
         raise InvalidTemplate(path, error.message) from None
     canonical = minified(json_document.read(written, max_depth=policy.MAX_DEPTH))

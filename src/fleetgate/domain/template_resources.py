@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 from fleetgate.domain import registry, resources
 from fleetgate.domain.document import quoted
-from fleetgate.domain.resources import Override, Overrides
+from fleetgate.domain.resources import Kind, Override, Overrides, PrincipalType
 from fleetgate.domain.template_functions import (
     Context,
     Expression,
@@ -30,7 +30,7 @@ from fleetgate.errors import InvalidRequestException, InvalidTemplate
 CERTIFICATE_ID: Final = "AWS::IoT::Certificate::Id"
 """The pseudo parameter that stands for the id of the device's new certificate."""
 
-_CERTIFICATE_METHODS = ("CertificateSigningRequest", "CertificatePem", "CACertificatePem")
+_METHODS = ("CertificateId", "CertificateSigningRequest", "CertificatePem")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +49,18 @@ class Thing:
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """A certificate in a template; `path` is that of its properties."""
+    """A certificate in a template; `path` is that of its properties.
+
+    `method` is the property that says which certificate, `source` its value.
+    """
 
     logical_id: str
     path: str
-    certificate_id: Expression
+    method: str
+    source: Expression
+    ca_pem: Expression | None
     status: Expression
-    principal_type: Expression
+    principal_type: Expression | None
     override: Override | None
 
 
@@ -203,62 +208,88 @@ def _render_named(
 
 
 def parse_certificate(
-    logical_id: str, resource: dict[str, Any], path: str, context: Context
+    logical_id: str, resource: dict[str, Any], path: str, context: Context, kind: Kind
 ) -> Certificate:
     """A resource of type AWS::IoT::Certificate; raises InvalidTemplate."""
     settings = resource.get("OverrideSettings", {})
     override = _parse_overrides(settings, f"{path}.OverrideSettings", {"Status": "STATUS"})
     path = f"{path}.Properties"
-    keys = {"CertificateId", "Status", "ThingPrincipalType", *_CERTIFICATE_METHODS}
+    keys = {*_METHODS, "CACertificatePem", "Status", "ThingPrincipalType"}
     properties = parse_object(resource.get("Properties", {}), path, keys)
-    for method in _CERTIFICATE_METHODS:
-        if method in properties:
-            raise InvalidTemplate(
-                f"{path}.{method}", "a fleet provisioning template takes only `CertificateId`"
-            )
-    if "CertificateId" not in properties:
-        raise InvalidTemplate(path, "`CertificateId` is missing")
+
+    def expression(name: str) -> Expression | None:
+        if name not in properties:
+            return None
+        return parse_expression(properties[name], f"{path}.{name}", context)
+
+    method = _method(properties, path, kind)
     certificate = Certificate(
         logical_id=logical_id,
         path=path,
-        certificate_id=parse_expression(
-            properties["CertificateId"], f"{path}.CertificateId", context
-        ),
+        method=method,
+        source=parse_expression(properties[method], f"{path}.{method}", context),
+        ca_pem=expression("CACertificatePem"),
         status=parse_expression(properties.get("Status", "ACTIVE"), f"{path}.Status", context),
-        principal_type=parse_expression(
-            properties.get("ThingPrincipalType", "NON_EXCLUSIVE_THING"),
-            f"{path}.ThingPrincipalType",
-            context,
-        ),
+        principal_type=expression("ThingPrincipalType"),
         override=override.get("Status"),
     )
     if isinstance(certificate.status, str):
         _status(certificate.status, path)
     if isinstance(certificate.principal_type, str):
-        _check_principal_type(certificate.principal_type, path)
+        _principal_type(certificate.principal_type, path)
     return certificate
 
 
-def render_certificate(parsed: Certificate, scope: Scope) -> resources.Certificate:
-    """The certificate for one device: it can be no other than the one just created.
+def _method(properties: Mapping[str, Any], path: str, kind: Kind) -> str:
+    """The one property that says which certificate; raises InvalidTemplate."""
+    given = [method for method in _METHODS if method in properties]
+    if kind is Kind.FLEET:
+        for method in (*_METHODS[1:], "CACertificatePem"):
+            if method in properties:
+                raise InvalidTemplate(
+                    f"{path}.{method}", "a fleet provisioning template takes only `CertificateId`"
+                )
+        if not given:
+            raise InvalidTemplate(path, "`CertificateId` is missing")
+    if len(given) != 1:
+        found = " and ".join(f"`{method}`" for method in given) or "none"
+        raise InvalidTemplate(
+            path, f"it must have exactly one of {', '.join(_METHODS)}; it has {found}"
+        )
+    if "CACertificatePem" in properties and given != ["CertificatePem"]:
+        raise InvalidTemplate(
+            f"{path}.CACertificatePem", f"it belongs to `CertificatePem`, not to `{given[0]}`"
+        )
+    return given[0]
 
-    Raises InvalidTemplate.
+
+def render_certificate(parsed: Certificate, scope: Scope, kind: Kind) -> resources.Certificate:
+    """The certificate for one device; raises InvalidTemplate.
+
+    In fleet provisioning it can be no other than the one just created.
     """
     path = parsed.path
-    true_id = scope.reference(CERTIFICATE_ID, f"{path}.CertificateId")
-    named = text(parsed.certificate_id, scope)
-    if named != true_id:
-        raise InvalidTemplate(
-            f"{path}.CertificateId",
-            f'it must be the device\'s own certificate, {{"Ref": "{CERTIFICATE_ID}"}}, '
-            f"not {quoted(named)}",
-        )
-    _check_principal_type(text(parsed.principal_type, scope), path)
+    source = text(parsed.source, scope)
+    if kind is Kind.FLEET:
+        true_id = scope.reference(CERTIFICATE_ID, f"{path}.CertificateId")
+        if source != true_id:
+            raise InvalidTemplate(
+                f"{path}.CertificateId",
+                f'it must be the device\'s own certificate, {{"Ref": "{CERTIFICATE_ID}"}}, '
+                f"not {quoted(source)}",
+            )
+    principal_type = None
+    if parsed.principal_type is not None:
+        principal_type = _principal_type(text(parsed.principal_type, scope), path)
     return resources.Certificate(
         logical_id=parsed.logical_id,
-        certificate_id=true_id,
+        certificate_id=source if parsed.method == "CertificateId" else None,
         status=_status(text(parsed.status, scope), path),
         override=parsed.override,
+        principal_type=principal_type,
+        csr=source if parsed.method == "CertificateSigningRequest" else None,
+        pem=source if parsed.method == "CertificatePem" else None,
+        ca_pem=None if parsed.ca_pem is None else text(parsed.ca_pem, scope),
     )
 
 
@@ -272,15 +303,16 @@ def _status(value: str, path: str) -> Literal["ACTIVE", "INACTIVE"]:
     raise InvalidTemplate(f"{path}.Status", f"it must be ACTIVE or INACTIVE, not {quoted(value)}")
 
 
-def _check_principal_type(value: str, path: str) -> None:
-    if value == "EXCLUSIVE_THING":
-        raise InvalidTemplate(
-            f"{path}.ThingPrincipalType", "this server does not offer `EXCLUSIVE_THING`"
-        )
-    if value != "NON_EXCLUSIVE_THING":
-        raise InvalidTemplate(
-            f"{path}.ThingPrincipalType", f"it must be NON_EXCLUSIVE_THING, not {quoted(value)}"
-        )
+def _principal_type(value: str, path: str) -> PrincipalType:
+    match value:
+        case "EXCLUSIVE_THING":
+            return "EXCLUSIVE_THING"
+        case "NON_EXCLUSIVE_THING":
+            return "NON_EXCLUSIVE_THING"
+    raise InvalidTemplate(
+        f"{path}.ThingPrincipalType",
+        f"it must be EXCLUSIVE_THING or NON_EXCLUSIVE_THING, not {quoted(value)}",
+    )
 
 
 def _parse_overrides(

@@ -2,7 +2,7 @@
 
 A certificate made here is PENDING_ACTIVATION, with an ownership token as the proof that its
 holder was given it. RegisterThing takes certificate and template and does everything the template
-asks in one transaction: everything or nothing. A certificate nobody registered is deleted when
+asks, with the rights of its provisioning role. A certificate nobody registered is deleted when
 its token ends (`sweep`).
 
 Source: AWS IoT developer guide, "Device provisioning MQTT API".
@@ -12,12 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any
 
 import msgspec
 
-from fleetgate.domain import provisioning as domain
 from fleetgate.domain import template as domain_template
 from fleetgate.domain.resources import Resources
 from fleetgate.errors import (
@@ -33,15 +31,16 @@ from fleetgate.errors import (
 )
 from fleetgate.operations.call import Call, Services
 from fleetgate.operations.certificates import (
-    certificate_arn,
     issue_certificate,
     load_public_key,
     parse_csr,
     registered,
 )
+from fleetgate.operations.registration import Plan, allow_by_role, carry_out, parsed_template, plan
+from fleetgate.operations.templates import template_arn
 from fleetgate.pki import token
 from fleetgate.pki.trust import CertificateFacts
-from fleetgate.store import certificates, groups, policies, templates, things
+from fleetgate.store import certificates, templates
 from fleetgate.store.engine import Tx
 
 MAX_CONFIGURATION = 100_000
@@ -50,8 +49,6 @@ payload is 128 KB at most (AWS IoT quotas)."""
 
 SWEEP_BATCH = 500
 """Certificates one sweep deletes in one transaction."""
-
-_parsed = lru_cache(maxsize=512)(domain_template.parse)
 
 
 async def create_keys_and_certificate(
@@ -112,10 +109,10 @@ async def register_thing(
         raise AccessDeniedException(
             f"the temporary claim is for template `{claim_template}`, not `{template_name}`"
         )
-    resources, regrouped = await call.write(
+    resources, done = await call.write(
         _register, call, template_name, ownership.certificate_id, parameters or {}
     )
-    if regrouped:
+    if done.changes_connections:
         call.policies_changed()
     return {
         "deviceConfiguration": dict(resources.device_configuration),
@@ -125,28 +122,23 @@ async def register_thing(
 
 def _register(
     tx: Tx, call: Call, template_name: str, certificate_id: str, parameters: Mapping[str, str]
-) -> tuple[Resources, bool]:
-    """The whole registration, inside one transaction.
-
-    Tells, beside what was built, whether policies of open connections may have changed by it:
-    only if a thing that was there already changed its groups. The certificate itself, with
-    policies of its own, has not been able to connect before.
-    """
+) -> tuple[Resources, Plan]:
+    """The whole registration, inside one transaction."""
     certificate = certificates.find_certificate(tx, certificate_id)
     if certificate is None:
         raise InvalidCertificateOwnershipTokenException(
             f"the certificate of the token, {certificate_id}, does not exist any more"
         )
-    found = templates.find_default_body(tx, template_name)
+    found = templates.find_in_force(tx, template_name)
     if found is None:
         raise ResourceNotFoundException(f"template `{template_name}` does not exist")
-    enabled, body = found
-    if not enabled:
+    if not found.enabled:
         raise AccessDeniedException(f"template `{template_name}` is disabled")
     try:
         # what a device sends under the name of a pseudo parameter is not believed
         known = {**parameters, domain_template.CERTIFICATE_ID: certificate_id}
-        resources = domain_template.render(_parsed(body), known)
+        parsed = parsed_template(call, found.body, domain_template.Kind.FLEET)
+        resources = domain_template.render(parsed, known)
     except InvalidTemplate as error:
         raise InvalidParametersException(_rule(error)) from None
     thing_name = resources.thing.name if resources.thing is not None else None
@@ -156,22 +148,18 @@ def _register(
         raise InvalidParametersException(
             f"the device configuration has {size} bytes as JSON; the limit is {MAX_CONFIGURATION}"
         )
-    existing = _existing(tx, call, resources, certificate)
-    steps = domain.plan(resources, existing)
-    if certificate.template_name is not None and steps:
+    planned = plan(tx, call, resources, certificate)
+    if certificate.template_name is not None and planned.steps:
         # what was built has been changed since; a device does not overrule an operator
         raise AccessDeniedException(
             f"certificate {certificate_id} has been registered, and thing, groups, policies or "
             "attachments were changed afterwards"
         )
-    for step in steps:
-        _apply(tx, call, step)
+    arn = template_arn(call.account, template_name)
+    carry_out(tx, call, planned, allow_by_role(tx, call, found.role_arn, arn))
     if certificate.template_name is None:
         certificates.update_certificate_registration(tx, certificate_id, template_name, thing_name)
-    groups_changed = any(
-        isinstance(step, domain.AddThingToGroup | domain.RemoveThingFromGroup) for step in steps
-    )
-    return resources, groups_changed and existing.thing is not None
+    return resources, planned
 
 
 def _check_use(
@@ -197,80 +185,6 @@ def _check_use(
         raise AccessDeniedException(
             f"certificate {certificate.certificate_id} is {certificate.status}"
         )
-
-
-def _existing(
-    tx: Tx, call: Call, resources: Resources, certificate: certificates.Certificate
-) -> domain.Existing:
-    """What the registry knows of everything the template names."""
-    wanted = domain.lookups(resources)
-    arn = certificate_arn(call.account, certificate.certificate_id)
-    thing = things.find_thing(tx, wanted.thing) if wanted.thing is not None else None
-    types = {name: things.find_thing_type(tx, name) for name in wanted.thing_types}
-    return domain.Existing(
-        thing=None
-        if thing is None
-        else domain.ExistingThing(
-            attributes=thing.attributes,
-            type_name=thing.thing_type_name,
-            groups=frozenset(groups.list_groups_of_thing(tx, thing.thing_name, "", 1000)),
-        ),
-        certificate_id=certificate.certificate_id,
-        certificate_status=certificate.status,
-        thing_types=frozenset(
-            name for name, found in types.items() if found and found.deprecated_at is None
-        ),
-        deprecated_thing_types=frozenset(
-            name for name, found in types.items() if found and found.deprecated_at is not None
-        ),
-        thing_groups=frozenset(
-            name for name in wanted.thing_groups if groups.find_thing_group(tx, name) is not None
-        ),
-        policies={name: policies.find_default_document(tx, name) for name in wanted.policies},
-        attached_policies=frozenset(policies.list_attached_policies(tx, arn, "", 1000)),
-        attached_things=frozenset(things.list_principal_things(tx, arn, "", 1000)),
-    )
-
-
-def _apply(tx: Tx, call: Call, step: domain.Step) -> None:
-    """One step of a plan."""
-    new_id = call.services.new_id
-    match step:
-        case domain.CreateThing(name, type_name, attributes):
-            thing = things.Thing(name, new_id(), type_name, attributes, 1, call.now)
-            things.add_thing(tx, thing)
-        case domain.UpdateThing(name, type_name, attributes):
-            current = things.find_thing(tx, name)
-            if current is None:
-                raise LookupError(name)
-            things.update_thing(
-                tx,
-                things.Thing(
-                    name,
-                    current.thing_id,
-                    type_name,
-                    attributes,
-                    current.version + 1,
-                    current.created_at,
-                ),
-            )
-        case domain.AddThingToGroup(name, group):
-            groups.add_group_member(tx, group, name)
-        case domain.RemoveThingFromGroup(name, group):
-            groups.remove_group_member(tx, group, name)
-        case domain.CreatePolicy(name, document):
-            policies.add_policy(tx, name, document, new_id(), call.now)
-        case domain.AttachPolicy(name, certificate_id):
-            policies.add_policy_attachment(tx, name, certificate_arn(call.account, certificate_id))
-        case domain.AttachThingPrincipal(name, certificate_id):
-            things.add_thing_principal(tx, name, certificate_arn(call.account, certificate_id))
-        case domain.UpdateCertificateStatus(certificate_id, status):
-            certificates.update_certificate_status(tx, certificate_id, status, call.now)
-        case domain.AddThingToBillingGroup(name, group):
-            # plan() yields it for known billing groups only, and this server keeps none
-            raise ResourceRegistrationFailureException(
-                f"billing group `{group}` of thing `{name}` does not exist"
-            )
 
 
 def sweep(tx: Tx, now: float) -> list[str]:
@@ -301,5 +215,5 @@ async def _pending(call: Call, facts: CertificateFacts) -> dict[str, Any]:
 
 def _rule(error: InvalidTemplate) -> str:
     """AWS's own words for a reference nothing resolves, else with the place in the template."""
-    unresolved = error.rule.startswith("Cannot resolve reference value")
+    unresolved = error.rule.startswith(domain_template.UNRESOLVED)
     return error.rule if unresolved else error.message

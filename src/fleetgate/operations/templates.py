@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from fleetgate.domain import template as domain_template
+from fleetgate.domain.template import Kind
 from fleetgate.errors import (
     DeleteConflictException,
     InvalidRequestException,
@@ -19,17 +19,15 @@ from fleetgate.errors import (
 )
 from fleetgate.names import Account
 from fleetgate.operations import pages
+from fleetgate.operations.authorization import require_role
 from fleetgate.operations.call import Call
 from fleetgate.operations.certificates import issue_certificate, load_public_key
+from fleetgate.operations.registration import parsed_template
+from fleetgate.operations.tags import Tags, add_tags, checked_tags
 from fleetgate.pki import keys
 from fleetgate.store import certificates, templates
 from fleetgate.store.engine import Tx
-
-TEMPLATES = 256
-"""Templates of an account (AWS IoT quotas)."""
-
-VERSIONS = 5
-"""Versions of a template (AWS IoT quotas)."""
+from fleetgate.store.tags import remove_tags
 
 _ROLE = re.compile(r"arn:aws[a-z-]*:iam:[a-z0-9-]*:[0-9]{12}:role/[\w+=,.@/-]{1,512}")
 
@@ -47,6 +45,7 @@ async def create_provisioning_template(
     description: str | None = None,
     enabled: bool = False,
     pre_provisioning_hook: Mapping[str, str] | None = None,
+    tags: Tags | None = None,
     type: str = "FLEET_PROVISIONING",  # noqa: A002 - the member's name
 ) -> dict[str, Any]:
     """CreateProvisioningTemplate: stores a template with its version 1."""
@@ -56,25 +55,30 @@ async def create_provisioning_template(
         )
     _check_hook(pre_provisioning_hook)
     _check_role(provisioning_role_arn)
-    _check_body(template_body)
+    _check_body(call, template_body)
+    checked = checked_tags(call, tags)
+    arn = template_arn(call.account, template_name)
+    await require_role(call, provisioning_role_arn, source_arn=arn)
 
     def change(tx: Tx) -> None:
         if templates.find_template(tx, template_name) is not None:
             raise ResourceAlreadyExistsException(
                 f"Template with name {template_name} already exists",
                 resourceId=template_name,
-                resourceArn=template_arn(call.account, template_name),
+                resourceArn=arn,
             )
-        if templates.count_templates(tx) >= TEMPLATES:
-            raise LimitExceededException(f"the account has {TEMPLATES} templates, the limit")
+        limit = call.services.limits.templates
+        if templates.count_templates(tx) >= limit:
+            raise LimitExceededException(f"the account has {limit} templates, the limit")
         template = templates.Template(
             template_name, description, enabled, provisioning_role_arn, 1, 1, call.now, call.now
         )
         templates.add_template(tx, template, template_body)
+        add_tags(tx, call, arn, checked)
 
     await call.write(change)
     return {
-        "templateArn": template_arn(call.account, template_name),
+        "templateArn": arn,
         "templateName": template_name,
         "defaultVersionId": 1,
     }
@@ -85,8 +89,8 @@ async def describe_provisioning_template(call: Call, template_name: str) -> dict
 
     def find(tx: Tx) -> tuple[templates.Template, str]:
         template = require_template(tx, template_name)
-        _, body = templates.find_default_body(tx, template_name) or (False, "")
-        return template, body
+        found = templates.find_in_force(tx, template_name)
+        return template, "" if found is None else found.body
 
     template, body = await call.read(find)
     return {
@@ -111,6 +115,9 @@ async def update_provisioning_template(
     _check_hook(pre_provisioning_hook)
     if provisioning_role_arn is not None:
         _check_role(provisioning_role_arn)
+        await call.read(require_template, template_name)
+        arn = template_arn(call.account, template_name)
+        await require_role(call, provisioning_role_arn, source_arn=arn)
 
     def change(tx: Tx) -> None:
         template = require_template(tx, template_name)
@@ -138,6 +145,7 @@ async def delete_provisioning_template(call: Call, template_name: str) -> dict[s
     def change(tx: Tx) -> list[str]:
         require_template(tx, template_name)
         templates.remove_template(tx, template_name)
+        remove_tags(tx, template_arn(call.account, template_name))
         return certificates.remove_provisioning_claims(tx, template_name)
 
     for certificate_id in await call.write(change):
@@ -167,13 +175,14 @@ async def create_provisioning_template_version(
     call: Call, template_name: str, template_body: str, set_as_default: bool = False
 ) -> dict[str, Any]:
     """CreateProvisioningTemplateVersion: in force at once when `set_as_default`."""
-    _check_body(template_body)
+    _check_body(call, template_body)
 
     def change(tx: Tx) -> int:
         template = require_template(tx, template_name)
-        if templates.count_template_versions(tx, template_name) >= VERSIONS:
+        limit = call.services.limits.template_versions
+        if templates.count_template_versions(tx, template_name) >= limit:
             raise VersionsLimitExceededException(
-                f"template {template_name} has {VERSIONS} versions, the limit; "
+                f"template {template_name} has {limit} versions, the limit; "
                 "delete one that is not the default"
             )
         return templates.add_template_version(
@@ -294,9 +303,9 @@ def _require_version(
     return version
 
 
-def _check_body(body: str) -> None:
+def _check_body(call: Call, body: str) -> None:
     try:
-        domain_template.parse(body)
+        parsed_template(call, body, Kind.FLEET)
     except InvalidTemplate as error:
         raise InvalidRequestException(f"Invalid provisioning template. {error.message}") from None
 

@@ -31,6 +31,15 @@ class TemplateVersion:
     created_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """The default version of a template, and what it is worked through with."""
+
+    enabled: bool
+    role_arn: str
+    body: str
+
+
 _COLUMNS = (
     "template_name, description, enabled, provisioning_role_arn, default_version_id, "
     "last_version_id, created_at, modified_at"
@@ -51,15 +60,16 @@ def find_template(tx: Tx, template_name: str) -> Template | None:
     return None if row is None else _template(row)
 
 
-def find_default_body(tx: Tx, template_name: str) -> tuple[bool, str] | None:
-    """(enabled, body of the default version) of a template, or None when there is none."""
+def find_in_force(tx: Tx, template_name: str) -> InForce | None:
+    """What RegisterThing needs of a template: its default version; None when there is none."""
     row = tx.one(
-        "SELECT t.enabled, v.body FROM template t JOIN template_version v "
+        "SELECT t.enabled, t.provisioning_role_arn, v.body FROM template t "
+        "JOIN template_version v "
         "ON v.template_name = t.template_name AND v.version_id = t.default_version_id "
         "WHERE t.template_name = :name",
         name=template_name,
     )
-    return None if row is None else (bool(row[0]), str(row[1]))
+    return None if row is None else InForce(bool(row[0]), str(row[1]), str(row[2]))
 
 
 def list_templates(tx: Tx, after: str, limit: int) -> list[Template]:
