@@ -15,11 +15,12 @@ import pytest
 from fleetgate.errors import ServiceUnavailableException
 from fleetgate.store.engine import Store, StoreError, Tx, add_setting, find_setting
 from fleetgate.store.schema import REGISTRY_TABLES
+from fleetgate.store.sqlite import SqliteStore
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(tmp_path / "registry.db")
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    store = SqliteStore(tmp_path / "registry.db")
     yield store
     store.close()
 
@@ -101,22 +102,22 @@ def test_more_writes_than_may_wait_are_refused(store: Store) -> None:
 
 def test_a_second_process_on_the_directory_is_refused(store: Store, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="in use by another fleetgate process"):
-        Store(tmp_path / "registry.db")
+        SqliteStore(tmp_path / "registry.db")
 
 
 def test_a_database_of_a_newer_release_is_refused(tmp_path: Path) -> None:
-    Store(tmp_path / "registry.db").close()
+    SqliteStore(tmp_path / "registry.db").close()
     connection = sqlite3.connect(tmp_path / "registry.db")
     connection.execute("PRAGMA user_version = 999")
     connection.close()
     with pytest.raises(StoreError, match="written by a newer release"):
-        Store(tmp_path / "registry.db")
+        SqliteStore(tmp_path / "registry.db")
 
 
 def test_a_file_that_is_no_database_is_named_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "registry.db").write_text("something else\n" * 100)
     with pytest.raises(StoreError, match=r"registry.db` cannot be opened: file is not a database"):
-        Store(tmp_path / "registry.db")
+        SqliteStore(tmp_path / "registry.db")
     assert (tmp_path / "registry.db").read_text().startswith("something else")
 
 
@@ -125,13 +126,13 @@ def test_the_lock_is_no_way_to_another_file(tmp_path: Path) -> None:
     victim.write_text("mine")
     (tmp_path / "registry.lock").symlink_to(victim)
     with pytest.raises(StoreError, match="cannot be written to"):
-        Store(tmp_path / "registry.db")
+        SqliteStore(tmp_path / "registry.db")
     assert victim.read_text() == "mine"
 
 
 def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="cannot be written to: No such file"):
-        Store(tmp_path / "absent" / "registry.db")
+        SqliteStore(tmp_path / "absent" / "registry.db")
 
 
 def test_reset_empties_the_registry_and_keeps_the_settings(store: Store) -> None:
@@ -164,10 +165,11 @@ def test_every_table_is_either_the_registry_or_settings(store: Store) -> None:
 _WRITER = """
 import asyncio, sys
 from pathlib import Path
-from fleetgate.store.engine import Store, add_setting
+from fleetgate.store.engine import add_setting
+from fleetgate.store.sqlite import SqliteStore
 
 async def main():
-    store = Store(Path(sys.argv[1]))
+    store = SqliteStore(Path(sys.argv[1]))
     async def one(number):
         await store.write(add_setting, f"{number:06}", "x")
         print(f"{number:06}", flush=True)
@@ -189,7 +191,7 @@ def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     acknowledged += [line.strip() for line in writer.stdout.read().splitlines() if len(line) == 6]
     writer.stdout.close()
     writer.wait()
-    store = Store(path)
+    store = SqliteStore(path)
     stored = set(asyncio.run(store.read(names)))
     store.close()
     assert len(acknowledged) >= 300

@@ -1,99 +1,66 @@
-"""The store: one SQLite file, one writer, group commit.
+"""What a store is: transactions over SQL text, the same on SQLite and on PostgreSQL.
 
 Theory of operation. What an operation wants of the store is a plain synchronous function
-``fn(tx, ...)``. :meth:`Store.write` hands it to the one writer thread, which runs all jobs that
-are waiting inside one transaction, each under a SAVEPOINT of its own: a job that raises is
-undone alone, and one ``fsync`` pays for the whole batch. A job's result is given back only after
-the COMMIT that carries it, so what an answer says is on the disk (WAL, ``synchronous=FULL``)
-before the answer leaves. :meth:`Store.read` runs on the caller's thread on a connection of its
-own, inside a read transaction: it sees exactly what has been committed.
+``fn(tx, ...)``. :meth:`Store.write` runs it as one transaction that is stored as a whole or not at
+all, and gives its result back only when it is stored; :meth:`Store.read` runs it on a consistent
+view of what is committed. `fn` may be run more than once, when the database asks for that: beside
+the transaction it must change nothing, and what it raises undoes the transaction.
 
-Only one process may own a data directory; an advisory lock on a file beside the database says so.
+Statements are the part of SQL that both databases share, with ``:name`` parameters (see
+``docs/decisions/0002-sql-text.md``). A value is None, text, a whole number of 64 bits or a
+floating point number. Text sorts by its bytes in UTF-8.
 
-Source: SQLite documentation, "Write-Ahead Logging", "PRAGMA synchronous", "SAVEPOINT".
+``store.sqlite`` and ``store.postgres`` are the two stores, ``store.opening`` picks one.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import fcntl
-import logging
-import os
-import queue
-import sqlite3
-import threading
-from collections.abc import Callable
-from pathlib import Path
-from typing import IO, Any, Concatenate, ParamSpec, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from fleetgate.errors import Error, ServiceUnavailableException
+from fleetgate.errors import Error, InvalidRequestException
 from fleetgate.store.schema import MIGRATIONS, REGISTRY_TABLES
-
-log = logging.getLogger("fleetgate.store")
 
 P = ParamSpec("P")
 T = TypeVar("T")
 Row = tuple[Any, ...]
-_Job = tuple[Callable[["Tx"], Any], asyncio.Future[Any]]
-_Outcome = tuple[asyncio.Future[Any], Any, BaseException | None]
-
-BATCH = 64
-"""Jobs that share one commit, at most."""
 
 QUEUE = 10_000
-"""Jobs that may wait for the writer; more are refused with ServiceUnavailableException."""
+"""Jobs that may wait for the database; more are refused with ServiceUnavailableException."""
+
+_LEAST, _MOST = -(2**63), 2**63 - 1
 
 
 class StoreError(Error):
-    """The data directory cannot be used: it is taken, too new, or of another account."""
+    """The store cannot be used: it is away, taken, too new, too old, or of another account."""
 
 
-class Tx:
+class Tx(Protocol):
     """One transaction: SQL text with ``:name`` parameters in, tuples out."""
-
-    __slots__ = ("_connection",)
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
 
     def one(self, sql: str, **params: object) -> Row | None:
         """The first row of the answer, or None."""
-        row: Row | None = self._connection.execute(sql, params).fetchone()
-        return row
+        ...
 
     def all(self, sql: str, **params: object) -> list[Row]:
         """All rows of the answer; the caller bounds them with LIMIT."""
-        return self._connection.execute(sql, params).fetchall()
+        ...
 
     def run(self, sql: str, **params: object) -> int:
         """Executes a statement; returns how many rows it changed."""
-        return self._connection.execute(sql, params).rowcount
+        ...
 
+    def send(self, sql: str, **params: object) -> None:
+        """Executes a statement nobody asks for its outcome.
 
-class Store:
-    """The registry's store on SQLite (see the module's theory of operation)."""
-
-    def __init__(self, path: Path) -> None:
-        """Opens (and creates or migrates) the database file.
-
-        Raises StoreError when another process holds it, a newer Fleetgate wrote it, or it is no
-        database or cannot be opened.
+        It is carried out in its turn, and what it raises undoes the transaction; over a network
+        it costs no round trip of its own.
         """
-        with contextlib.ExitStack() as undo:
-            undo.enter_context(_take(path.with_suffix(".lock")))
-            try:
-                self._write_connection = undo.enter_context(contextlib.closing(_connect(path)))
-                _migrate(self._write_connection, path)
-                self._read_connection = undo.enter_context(contextlib.closing(_connect(path)))
-                self._read_connection.execute("PRAGMA query_only = 1")
-            except sqlite3.Error as error:
-                raise StoreError(f"the registry `{path}` cannot be opened: {error}") from None
-            self._close_files = undo.pop_all().close
-        self._read_tx = Tx(self._read_connection)
-        self._jobs: queue.Queue[_Job | None] = queue.Queue(QUEUE)
-        self._writer = threading.Thread(target=self._work, name="fleetgate-writer")
-        self._writer.start()
+        ...
+
+
+class Store(Protocol):
+    """Where the registry is kept (see the module's theory of operation)."""
 
     async def write(
         self, fn: Callable[Concatenate[Tx, P], T], *args: P.args, **kwargs: P.kwargs
@@ -101,148 +68,62 @@ class Store:
         """Runs `fn(tx, ...)` as one all-or-nothing, durable transaction; returns its result.
 
         Raises what `fn` raises (nothing is stored then), or ServiceUnavailableException when
-        too many jobs wait.
+        the database cannot do it now, or when too many jobs wait.
         """
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        try:
-            self._jobs.put_nowait((lambda tx: fn(tx, *args, **kwargs), future))
-        except queue.Full:
-            raise ServiceUnavailableException(
-                f"{QUEUE} writes are waiting for the disk; try again"
-            ) from None
-        return await future
+        ...
 
     async def read(
         self, fn: Callable[Concatenate[Tx, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Runs `fn(tx, ...)` on a consistent view of what is committed; returns its result."""
-        self._read_connection.execute("BEGIN")
-        try:
-            return fn(self._read_tx, *args, **kwargs)
-        finally:
-            self._read_connection.execute("COMMIT")
+        ...
 
     async def reset(self) -> None:
         """Empties the registry; settings (account, region) stay."""
-        await self.write(_empty)
+        ...
 
     def close(self) -> None:
-        """Finishes the jobs that wait, closes the file and gives the directory free."""
-        self._jobs.put(None)
-        self._writer.join()
-        self._close_files()
-
-    def _work(self) -> None:
-        """The writer thread: batches until the closing mark."""
-        open_ = True
-        while open_:
-            batch = [self._jobs.get()]
-            while len(batch) < BATCH and batch[-1] is not None:
-                try:
-                    batch.append(self._jobs.get_nowait())
-                except queue.Empty:
-                    break
-            open_ = batch[-1] is not None
-            self._commit([job for job in batch if job is not None])
-
-    def _commit(self, jobs: list[_Job]) -> None:
-        """One transaction over `jobs`; futures are resolved after its COMMIT."""
-        if not jobs:
-            return
-        connection = self._write_connection
-        tx = Tx(connection)
-        outcomes: list[_Outcome] = []
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            for fn, future in jobs:
-                connection.execute("SAVEPOINT job")
-                try:
-                    outcomes.append((future, fn(tx), None))
-                except Exception as error:
-                    connection.execute("ROLLBACK TO job")
-                    outcomes.append((future, None, error))
-                connection.execute("RELEASE job")
-            connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            # the disk is full, gone or read-only: nothing of the batch is stored, all are told
-            log.error("event=commit-failed jobs=%d cause=%s", len(jobs), error)
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            failure = ServiceUnavailableException("the registry could not be written")
-            outcomes = [(future, None, failure) for _, future in jobs]
-        # one wake-up per loop and batch: a wake-up for every job would cost more than the job
-        for loop in {future.get_loop() for future, _, _ in outcomes}:
-            mine = [outcome for outcome in outcomes if outcome[0].get_loop() is loop]
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(_resolve, mine)
+        """Finishes the jobs that wait and lets go of the database."""
+        ...
 
 
-def _resolve(outcomes: list[_Outcome]) -> None:
-    """Tells those who wait; a caller that has gone away in the meantime is passed over."""
-    for future, result, failed in outcomes:
-        if future.done():
-            continue
-        if failed is None:
-            future.set_result(result)
-        else:
-            future.set_exception(failed)
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        path, isolation_level=None, check_same_thread=False, cached_statements=256
+def newer(name: str, version: int) -> str:
+    """Why a store of a newer release is not used."""
+    return (
+        f"{name} has schema version {version}, this fleetgate knows {len(MIGRATIONS)}: "
+        "it was written by a newer release"
     )
-    try:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA busy_timeout = 5000")
-    except sqlite3.Error:
-        connection.close()
-        raise
-    return connection
 
 
-def _take(path: Path) -> IO[str]:
-    try:
-        # neither truncated nor followed: what is there may be somebody else's
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StoreError(
-            f"the data directory `{path.parent}` cannot be written to: {error.strerror}"
-        ) from None
-    lock = os.fdopen(descriptor, "r+")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        raise StoreError(
-            f"the data directory `{path.parent}` is in use by another fleetgate process"
-        ) from None
-    return lock
+def check_values(params: Mapping[str, object]) -> None:
+    """Refuses parameters that not every database can hold.
+
+    Raises InvalidRequestException for text with U+0000 and for numbers beyond 64 bits.
+    """
+    for name, value in params.items():
+        if value.__class__ is str:
+            if "\0" in value:
+                raise InvalidRequestException(f"{name}: U+0000 cannot be stored")
+        elif value.__class__ is int and not _LEAST <= value <= _MOST:
+            raise InvalidRequestException(f"{name}: `{value}` is no whole number of 64 bits")
 
 
-def _migrate(connection: sqlite3.Connection, path: Path) -> None:
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > len(MIGRATIONS):
-        raise StoreError(
-            f"`{path}` has schema version {version}, this fleetgate knows {len(MIGRATIONS)}: "
-            "it was written by a newer release"
-        )
-    for number, statements in enumerate(MIGRATIONS[version:], start=version + 1):
-        connection.execute("BEGIN IMMEDIATE")
-        for statement in statements:
-            connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {number}")
-        connection.execute("COMMIT")
+def not_text(params: Mapping[str, object]) -> InvalidRequestException:
+    """What to raise when a parameter cannot be encoded: it holds half of a surrogate pair."""
+    for name, value in params.items():
+        if isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value):
+            return InvalidRequestException(f"{name}: it is no Unicode text (a lone surrogate)")
+    raise ValueError(f"all of {', '.join(params)} can be encoded")
 
 
-def _empty(tx: Tx) -> None:
+def empty(tx: Tx) -> None:
+    """Deletes everything but the settings."""
     for table in REGISTRY_TABLES:
-        tx.run(f"DELETE FROM {table}")
+        tx.send(f"DELETE FROM {table}")
 
 
 def find_setting(tx: Tx, name: str) -> str | None:
-    """The value of a setting that belongs to the data directory, e.g. ``account``."""
+    """The value of a setting that belongs to the registry as a whole, e.g. ``account``."""
     row = tx.one("SELECT value FROM setting WHERE name = :name", name=name)
     return None if row is None else str(row[0])
 

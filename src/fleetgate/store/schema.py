@@ -129,16 +129,186 @@ _FIRST_LIGHT: tuple[str, ...] = (
         )""",
 )
 
-_REGISTRY: tuple[str, ...] = ()
+_REGISTRY: tuple[str, ...] = (
+    """CREATE TABLE tag (
+            resource TEXT NOT NULL,
+            tag_key TEXT NOT NULL,
+            tag_value TEXT NOT NULL,
+            PRIMARY KEY (resource, tag_key)
+        )""",
+    """CREATE TABLE billing_group (
+            billing_group_name TEXT NOT NULL PRIMARY KEY,
+            billing_group_id TEXT NOT NULL,
+            description TEXT,
+            version BIGINT NOT NULL,
+            created_at DOUBLE PRECISION NOT NULL
+        )""",
+    "ALTER TABLE thing ADD COLUMN billing_group_name TEXT",
+    """CREATE INDEX thing_by_billing_group ON thing (billing_group_name, thing_name)
+            WHERE billing_group_name IS NOT NULL""",
+    "ALTER TABLE thing_principal ADD COLUMN exclusive BIGINT NOT NULL DEFAULT 0",
+    "ALTER TABLE thing_type ADD COLUMN propagating_attributes TEXT",
+)
 """Billing groups, exclusive principals, tags."""
 
-_CERTIFICATES: tuple[str, ...] = ()
+_CERTIFICATES: tuple[str, ...] = (
+    """CREATE TABLE ca_certificate (
+            certificate_id TEXT NOT NULL PRIMARY KEY,
+            status TEXT NOT NULL,
+            auto_registration TEXT NOT NULL,
+            pem TEXT NOT NULL,
+            subject TEXT NOT NULL,
+            mode TEXT NOT NULL,
+            not_before DOUBLE PRECISION NOT NULL,
+            not_after DOUBLE PRECISION NOT NULL,
+            created_at DOUBLE PRECISION NOT NULL,
+            modified_at DOUBLE PRECISION NOT NULL,
+            customer_version BIGINT NOT NULL,
+            generation_id TEXT NOT NULL,
+            template_body TEXT,
+            template_name TEXT,
+            role_arn TEXT
+        )""",
+    "CREATE INDEX ca_certificate_by_subject ON ca_certificate (subject)",
+    "CREATE INDEX ca_certificate_by_age ON ca_certificate (created_at, certificate_id)",
+    """CREATE INDEX ca_certificate_by_template
+            ON ca_certificate (template_name, created_at, certificate_id)
+            WHERE template_name IS NOT NULL""",
+    """CREATE TABLE registration_code (
+            slot BIGINT NOT NULL PRIMARY KEY,
+            code TEXT NOT NULL
+        )""",
+    "ALTER TABLE certificate ADD COLUMN ca_certificate_id TEXT",
+    """CREATE INDEX certificate_by_ca
+            ON certificate (ca_certificate_id, created_at, certificate_id)
+            WHERE ca_certificate_id IS NOT NULL""",
+    """CREATE TABLE certificate_transfer (
+            certificate_id TEXT NOT NULL PRIMARY KEY,
+            transferred_to TEXT NOT NULL,
+            message TEXT,
+            transferred_at DOUBLE PRECISION NOT NULL,
+            created_at DOUBLE PRECISION NOT NULL
+        )""",
+    """CREATE INDEX certificate_transfer_by_age
+            ON certificate_transfer (created_at, certificate_id)""",
+)
 """CA certificates, transfers."""
 
-_IAM: tuple[str, ...] = ()
+_IAM: tuple[str, ...] = (
+    # names differ in more than case: a key is the name in lower case
+    """CREATE TABLE iam_user (
+            user_id TEXT NOT NULL PRIMARY KEY,
+            user_key TEXT NOT NULL,
+            user_name TEXT NOT NULL,
+            path TEXT NOT NULL,
+            created_at DOUBLE PRECISION NOT NULL
+        )""",
+    "CREATE UNIQUE INDEX iam_user_by_key ON iam_user (user_key)",
+    """CREATE TABLE iam_access_key (
+            access_key_id TEXT NOT NULL PRIMARY KEY,
+            user_id TEXT NOT NULL,
+            sealed_secret TEXT NOT NULL,
+            status TEXT NOT NULL,
+            created_at DOUBLE PRECISION NOT NULL,
+            used_at DOUBLE PRECISION,
+            used_service TEXT,
+            used_region TEXT
+        )""",
+    "CREATE INDEX iam_access_key_by_user ON iam_access_key (user_id, access_key_id)",
+    """CREATE TABLE iam_login_profile (
+            user_id TEXT NOT NULL PRIMARY KEY,
+            password_hash TEXT NOT NULL,
+            reset_required BIGINT NOT NULL,
+            created_at DOUBLE PRECISION NOT NULL,
+            used_at DOUBLE PRECISION
+        )""",
+    """CREATE TABLE iam_role (
+            role_id TEXT NOT NULL PRIMARY KEY,
+            role_key TEXT NOT NULL,
+            role_name TEXT NOT NULL,
+            path TEXT NOT NULL,
+            trust_policy TEXT NOT NULL,
+            description TEXT,
+            max_session_seconds BIGINT NOT NULL,
+            created_at DOUBLE PRECISION NOT NULL
+        )""",
+    "CREATE UNIQUE INDEX iam_role_by_key ON iam_role (role_key)",
+    """CREATE TABLE iam_inline_policy (
+            owner_id TEXT NOT NULL,
+            policy_name TEXT NOT NULL,
+            document TEXT NOT NULL,
+            PRIMARY KEY (owner_id, policy_name)
+        )""",
+    """CREATE TABLE iam_policy (
+            policy_id TEXT NOT NULL PRIMARY KEY,
+            policy_key TEXT NOT NULL,
+            policy_name TEXT NOT NULL,
+            path TEXT NOT NULL,
+            arn TEXT NOT NULL,
+            description TEXT,
+            default_version_id BIGINT NOT NULL,
+            last_version_id BIGINT NOT NULL,
+            created_at DOUBLE PRECISION NOT NULL,
+            modified_at DOUBLE PRECISION NOT NULL
+        )""",
+    "CREATE UNIQUE INDEX iam_policy_by_key ON iam_policy (policy_key)",
+    "CREATE UNIQUE INDEX iam_policy_by_arn ON iam_policy (arn)",
+    """CREATE TABLE iam_policy_version (
+            policy_id TEXT NOT NULL,
+            version_id BIGINT NOT NULL,
+            document TEXT NOT NULL,
+            created_at DOUBLE PRECISION NOT NULL,
+            PRIMARY KEY (policy_id, version_id)
+        )""",
+    """CREATE TABLE iam_attached_policy (
+            owner_id TEXT NOT NULL,
+            policy_arn TEXT NOT NULL,
+            PRIMARY KEY (owner_id, policy_arn)
+        )""",
+    """CREATE INDEX iam_attached_policy_by_policy
+            ON iam_attached_policy (policy_arn, owner_id)""",
+)
 """IAM users, roles and policies."""
 
-_CONFIGURATION: tuple[str, ...] = ()
+_CONFIGURATION: tuple[str, ...] = (
+    """CREATE TABLE event_configuration (
+            event_type TEXT NOT NULL PRIMARY KEY,
+            enabled BIGINT NOT NULL,
+            created_at DOUBLE PRECISION NOT NULL,
+            modified_at DOUBLE PRECISION NOT NULL
+        )""",
+    """CREATE TABLE logging_options (
+            generation TEXT NOT NULL PRIMARY KEY,
+            role_arn TEXT,
+            log_level TEXT,
+            disabled BIGINT NOT NULL,
+            event_configurations TEXT
+        )""",
+    """CREATE TABLE log_level (
+            target_type TEXT NOT NULL,
+            target_name TEXT NOT NULL,
+            log_level TEXT NOT NULL,
+            PRIMARY KEY (target_type, target_name)
+        )""",
+    """CREATE TABLE role_alias (
+            role_alias TEXT NOT NULL PRIMARY KEY,
+            role_arn TEXT NOT NULL,
+            credential_seconds BIGINT NOT NULL,
+            created_at DOUBLE PRECISION NOT NULL,
+            modified_at DOUBLE PRECISION NOT NULL
+        )""",
+    """CREATE TABLE domain_configuration (
+            name TEXT NOT NULL PRIMARY KEY,
+            suffix TEXT NOT NULL,
+            service_type TEXT NOT NULL,
+            status TEXT NOT NULL,
+            status_changed_at DOUBLE PRECISION NOT NULL,
+            security_policy TEXT NOT NULL,
+            authentication_type TEXT NOT NULL,
+            application_protocol TEXT NOT NULL,
+            server_certificate TEXT
+        )""",
+)
 """Events, logging, role aliases, domain configurations."""
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -148,6 +318,9 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 
 REGISTRY_TABLES = (
     "certificate",
+    "ca_certificate",
+    "registration_code",
+    "certificate_transfer",
     "provisioning_claim",
     "policy",
     "policy_version",
@@ -158,7 +331,22 @@ REGISTRY_TABLES = (
     "thing_principal",
     "thing_group",
     "thing_group_member",
+    "billing_group",
+    "tag",
     "template",
     "template_version",
+    "iam_user",
+    "iam_access_key",
+    "iam_login_profile",
+    "iam_role",
+    "iam_inline_policy",
+    "iam_policy",
+    "iam_policy_version",
+    "iam_attached_policy",
+    "event_configuration",
+    "logging_options",
+    "log_level",
+    "role_alias",
+    "domain_configuration",
 )
 """What ``reset`` empties: all tables but ``setting``."""

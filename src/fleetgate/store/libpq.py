@@ -1,0 +1,427 @@
+"""One connection to PostgreSQL: statements in, rows out, as few round trips as there can be.
+
+psycopg connects, and libpq as psycopg gives it carries the statements: psycopg's cursors cost as
+much CPU again as the statement itself (see ``docs/decisions/0005-postgresql.md``). The connection
+is in pipeline mode all the time: what belongs together (BEGIN and the first statement, PREPARE and
+the first execution, the last changes and COMMIT) travels in one packet, and each request ends with
+a sync.
+
+Waiting is done here, with a limit: a database that went away without a word is noticed.
+
+Source: PostgreSQL documentation, "libpq - Pipeline Mode", "Asynchronous Command Processing".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+from psycopg import conninfo, pq
+from psycopg.errors import error_from_result
+
+from fleetgate.store.dialect import translate
+from fleetgate.store.engine import Row, StoreError, check_values, not_text
+
+PREPARED = 500
+"""Statements a connection keeps prepared; further ones are planned at each use."""
+
+CONNECT_TIMEOUT = 5
+"""Seconds to connect, unless the URL says otherwise (``connect_timeout``)."""
+
+ANSWER_MARGIN = 5.0
+"""Seconds by which the database's own time-out may be late before the connection is given up."""
+
+TOGETHER = 100
+"""Statements that wait for the next round trip, at most."""
+
+OLDEST = 130000
+"""PostgreSQL 13: the oldest version the statements were made for."""
+
+BEGIN_WRITE = "BEGIN ISOLATION LEVEL SERIALIZABLE"
+BEGIN_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+
+_LOST_SEVERITIES = (b"FATAL", b"PANIC")
+
+
+class ConnectionLost(Exception):
+    """The connection is gone; what was under way on it may or may not have happened."""
+
+
+class Refused(Exception):
+    """No connection can be had; the message says why, in one line and without a password."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Which database: libpq's connection string (with the password) and what to call it.
+
+    `timeout` is the longest that a statement may take, in seconds.
+    """
+
+    conninfo: str = field(repr=False)
+    shown: str
+    timeout: float
+
+
+def target(url: str, timeout: float) -> Target:
+    """Reads a ``postgresql://`` URL. Raises StoreError; no message shows the URL's password.
+
+    Source: PostgreSQL documentation, "Connection URIs".
+    """
+    try:
+        params = conninfo.conninfo_to_dict(url)
+    except psycopg.Error:
+        # libpq's message would quote what it could not read, which may be the password
+        raise StoreError(
+            "the database URL cannot be read: postgresql://USER:PASSWORD@HOST:PORT/DATABASE is "
+            "expected; in user and password, `@ : / ? # % [ ]` have to be percent-encoded"
+        ) from None
+    host, port, name = (str(params.get(key) or "") for key in ("host", "port", "dbname"))
+    if "@" in host + name or "/" in name:
+        raise StoreError(
+            "the database URL has an `@` or `/` too many: in user and password they have to be "
+            "percent-encoded (%40, %2F)"
+        )
+    params.setdefault("connect_timeout", CONNECT_TIMEOUT)
+    params.setdefault("application_name", "fleetgate")
+    params.setdefault("tcp_user_timeout", int((timeout + ANSWER_MARGIN) * 1000))
+    params["client_encoding"] = "UTF8"
+    shown = f"database `{name or params.get('user') or ''}` on {host or 'the local socket'}"
+    text = conninfo.make_conninfo("", **{k: v for k, v in params.items() if v is not None})
+    return Target(text, f"{shown}:{port or 5432}", timeout)
+
+
+def connect(where: Target) -> Link:
+    """A new connection, set up for our transactions. Raises Refused."""
+    try:
+        connection = psycopg.Connection.connect(where.conninfo, autocommit=True)
+    except psycopg.Error as error:
+        raise Refused(_without_password(error, where)) from None
+    link = Link(connection, where.timeout)
+    try:
+        _set_up(link, where.timeout)
+    except (psycopg.Error, ConnectionLost) as error:
+        link.close()
+        raise Refused(_without_password(error, where)) from None
+    except Refused:
+        link.close()
+        raise
+    return link
+
+
+def _set_up(link: Link, timeout: float) -> None:
+    found = link.execute(
+        "SELECT current_setting('server_encoding'), current_setting('transaction_read_only'), "
+        "current_setting('synchronous_commit')"
+    )
+    encoding, read_only, commit = found.rows[0]
+    if link.server_version < OLDEST:
+        raise Refused(f"PostgreSQL {OLDEST // 10000} or later is needed")
+    if encoding != "UTF8":
+        raise Refused(f"the database's encoding is {encoding}, not UTF8")
+    if read_only == "on":
+        raise Refused("the database cannot be written to (it is a standby, or set to read-only)")
+    milliseconds = str(int(timeout * 1000))
+    settings = {
+        "statement_timeout": milliseconds,
+        "lock_timeout": milliseconds,
+        "idle_in_transaction_session_timeout": milliseconds,
+        # an answer leaves when it is on the disk, whatever the role's own settings say
+        "synchronous_commit": "on" if commit == "off" else commit,
+        # every statement has its index; reading a whole table would also make each transaction
+        # that writes to it a conflict (documentation, "Serializable Isolation Level")
+        "enable_seqscan": "off",
+        "jit": "off",
+        # a server whose machine lost its power holds its claim no longer than two minutes
+        "tcp_keepalives_idle": "30",
+        "tcp_keepalives_interval": "15",
+        "tcp_keepalives_count": "4",
+    }
+    calls = ", ".join(f"set_config('{name}', :{name}, false)" for name in settings)
+    link.execute(f"SELECT {calls}", settings)
+
+
+def one_line(error: Exception) -> str:
+    """The message of an error, without line breaks."""
+    return " ".join(str(error).split())
+
+
+def _without_password(error: Exception, where: Target) -> str:
+    text = one_line(error)
+    password = conninfo.conninfo_to_dict(where.conninfo).get("password")
+    return text.replace(str(password), "***") if password else text
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """Our SQL text and its ``:name`` parameters."""
+
+    sql: str
+    params: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a statement gave: its rows, or how many rows it changed, and its command tag."""
+
+    rows: list[Row]
+    changed: int
+    tag: bytes
+
+
+@dataclass(slots=True)
+class _Prepared:
+    name: bytes
+    parameters: tuple[str, ...]
+    loaders: list[Callable[[bytes], Any]] | None = None
+
+
+class Link:
+    """A connection in pipeline mode. It belongs to one thread at a time."""
+
+    def __init__(self, connection: psycopg.Connection[Any], timeout: float) -> None:
+        self._connection = connection
+        self._timeout = timeout + ANSWER_MARGIN
+        self._pg = connection.pgconn
+        self._pg.enter_pipeline_mode()
+        self._poll = select.poll()
+        self._poll.register(self._pg.socket, select.POLLIN)
+        self._statements: dict[str, _Prepared] = {}
+        self._names_given = 0
+
+    @property
+    def server_version(self) -> int:
+        """E.g. 150004 for PostgreSQL 15.4."""
+        return self._pg.server_version
+
+    @property
+    def idle(self) -> bool:
+        """Whether no transaction is open."""
+        return self._pg.transaction_status == pq.TransactionStatus.IDLE
+
+    def execute(self, sql: str, params: Mapping[str, object] | None = None) -> Result:
+        """Carries out one statement; see `execute_all`."""
+        return self.execute_all([Statement(sql, params or {})])
+
+    def execute_all(self, statements: Sequence[Statement]) -> Result:
+        """Carries out statements in one round trip; what the last of them gave.
+
+        Raises psycopg.Error when the database refuses one (those after it are not carried out),
+        ConnectionLost when there is no answer any more, InvalidRequestException when a value
+        cannot be stored (nothing is carried out).
+        """
+        encoded = [(each.sql, self._encode(each)) for each in statements]
+        # for each answer to come the statement that it says is prepared, or None
+        expected = [prepared for sql, values in encoded for prepared in self._send(sql, values)]
+        results = self._receive()
+        for number, result in enumerate(results):
+            if result.status == pq.ExecStatus.FATAL_ERROR:
+                for sql in expected[number:]:
+                    if sql is not None:
+                        del self._statements[sql]
+                raise error_from_result(result)
+        if len(results) != len(expected):
+            raise ConnectionLost("an answer is missing")
+        return self._load(encoded[-1][0], results[-1])
+
+    def close(self) -> None:
+        """Hangs up."""
+        with contextlib.suppress(psycopg.Error):
+            self._connection.close()
+
+    def _encode(self, statement: Statement) -> list[bytes | None]:
+        known = self._statements.get(statement.sql)
+        names = known.parameters if known is not None else translate(statement.sql)[1]
+        return _encode(names, statement.params)
+
+    def _send(self, sql: str, values: Sequence[bytes | None]) -> Iterator[str | None]:
+        """Queues a statement, prepared at its first use."""
+        known = self._statements.get(sql)
+        try:
+            if known is None and len(self._statements) >= PREPARED:
+                self._pg.send_query_params(translate(sql)[0].encode(), values)
+                yield None
+                return
+            if known is None:
+                text, names = translate(sql)
+                self._names_given += 1
+                known = _Prepared(b"s%d" % self._names_given, names)
+                self._pg.send_prepare(known.name, text.encode())
+                self._statements[sql] = known
+                yield sql
+            self._pg.send_query_prepared(known.name, values)
+            yield None
+        except psycopg.OperationalError as error:
+            raise ConnectionLost(one_line(error)) from None
+
+    def _receive(self) -> list[pq.abc.PGresult]:
+        """Sends what is queued and waits for all answers to it."""
+        pg = self._pg
+        deadline = time.monotonic() + self._timeout
+        results: list[pq.abc.PGresult] = []
+        ended = False
+        try:
+            pg.pipeline_sync()
+            while pg.flush():
+                self._wait(deadline, select.POLLIN | select.POLLOUT)
+            while True:
+                while pg.is_busy():
+                    self._wait(deadline, select.POLLIN)
+                result = pg.get_result()
+                if result is None:
+                    if ended:
+                        raise ConnectionLost("the connection was closed")
+                    ended = True
+                    continue
+                ended = False
+                if result.status == pq.ExecStatus.PIPELINE_SYNC:
+                    return results
+                results.append(result)
+                if result.status == pq.ExecStatus.FATAL_ERROR and (
+                    _severity(result) in _LOST_SEVERITIES or pg.status != pq.ConnStatus.OK
+                ):
+                    raise ConnectionLost(_message(result))
+        except psycopg.OperationalError as error:
+            raise ConnectionLost(one_line(error)) from None
+
+    def _wait(self, deadline: float, events: int) -> None:
+        self._poll.modify(self._pg.socket, events)
+        left = deadline - time.monotonic()
+        if left <= 0 or not self._poll.poll(left * 1000):
+            raise ConnectionLost(f"no answer within {self._timeout:g} s")
+        self._pg.consume_input()
+
+    def _load(self, sql: str, result: pq.abc.PGresult) -> Result:
+        known = self._statements.get(sql)
+        loaders = known.loaders if known is not None else None
+        if loaders is None:
+            loaders = [_LOADERS.get(result.ftype(n), bytes.decode) for n in range(result.nfields)]
+            if known is not None:
+                known.loaders = loaders
+        get = result.get_value
+        rows = [
+            tuple(
+                None if (value := get(row, column)) is None else load(value)
+                for column, load in enumerate(loaders)
+            )
+            for row in range(result.ntuples)
+        ]
+        return Result(rows, result.command_tuples or 0, result.command_status or b"")
+
+
+class PostgresTx:
+    """One transaction on PostgreSQL (see :class:`fleetgate.store.engine.Tx`).
+
+    BEGIN travels with the first statement that is asked for its outcome, COMMIT with the last
+    ones that are not. `failure` is what ended it early: whatever the function that works on it
+    makes of that, it cannot be committed any more.
+    """
+
+    __slots__ = ("_begun", "_link", "_waiting", "failure")
+
+    def __init__(self, link: Link, begin: str) -> None:
+        self._link = link
+        self._begun = False
+        self._waiting = [Statement(begin, {})]
+        self.failure: psycopg.Error | ConnectionLost | None = None
+
+    def one(self, sql: str, **params: object) -> Row | None:
+        """The first row of the answer, or None."""
+        rows = self._execute(sql, params).rows
+        return rows[0] if rows else None
+
+    def all(self, sql: str, **params: object) -> list[Row]:
+        """All rows of the answer; the caller bounds them with LIMIT."""
+        return self._execute(sql, params).rows
+
+    def run(self, sql: str, **params: object) -> int:
+        """Executes a statement; returns how many rows it changed."""
+        return self._execute(sql, params).changed
+
+    def send(self, sql: str, **params: object) -> None:
+        """Executes a statement, with the next one or at the end."""
+        if len(self._waiting) >= TOGETHER:
+            self._execute(sql, params)
+            return
+        check_values(params)
+        self._waiting.append(Statement(sql, params))
+
+    def commit(self) -> None:
+        """Ends the transaction, all of it stored.
+
+        Raises psycopg.Error when nothing of it is stored, ConnectionLost when nobody knows.
+        """
+        if not self._begun and len(self._waiting) == 1:
+            return  # there is nothing in it
+        tag = self._execute("COMMIT", {}).tag
+        if tag != b"COMMIT":
+            raise RuntimeError(f"COMMIT was answered with {tag!r}")
+
+    def rollback(self) -> None:
+        """Ends the transaction, nothing of it stored. Raises psycopg.Error, ConnectionLost."""
+        if self._begun and not self._link.idle:
+            self._link.execute("ROLLBACK")
+
+    def _execute(self, sql: str, params: dict[str, object]) -> Result:
+        if self.failure is not None:
+            raise self.failure
+        check_values(params)
+        waiting, self._waiting = self._waiting, []
+        try:
+            result = self._link.execute_all([*waiting, Statement(sql, params)])
+        except (psycopg.Error, ConnectionLost) as error:
+            self.failure = error
+            raise
+        finally:
+            self._begun = True
+        return result
+
+
+def _encode(names: Sequence[str], params: Mapping[str, object]) -> list[bytes | None]:
+    """Parameters in PostgreSQL's text format, in the order of `names`."""
+    values: list[bytes | None] = []
+    try:
+        for name in names:
+            value = params[name]
+            if value is None:
+                values.append(None)
+            elif isinstance(value, str):
+                values.append(value.encode())
+            elif isinstance(value, int):
+                values.append(b"%d" % value)  # a bool is 0 or 1, as on SQLite
+            elif isinstance(value, float):
+                values.append(repr(value).encode())
+            else:
+                raise TypeError(f"{name}: a {type(value).__name__} cannot be stored")
+    except UnicodeEncodeError:
+        raise not_text(params) from None
+    return values
+
+
+def _number(value: bytes) -> int | float:
+    return float(value) if b"." in value else int(value)
+
+
+_LOADERS: Mapping[int, Callable[[bytes], Any]] = {
+    16: lambda value: int(value == b"t"),  # boolean: 0 or 1, as on SQLite
+    20: int,
+    21: int,
+    23: int,
+    700: float,
+    701: float,
+    1700: _number,  # the sum of BIGINT is NUMERIC
+}
+"""From a type's object id (catalogue pg_type) to what makes a value of its text."""
+
+
+def _severity(result: pq.abc.PGresult) -> bytes | None:
+    return result.error_field(pq.DiagnosticField.SEVERITY_NONLOCALIZED)
+
+
+def _message(result: pq.abc.PGresult) -> str:
+    return " ".join(result.get_error_message().split())

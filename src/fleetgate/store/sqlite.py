@@ -1,0 +1,235 @@
+"""The store on SQLite: one file, one writer, group commit.
+
+Theory of operation. What an operation wants of the store is a plain synchronous function
+``fn(tx, ...)``. :meth:`Store.write` hands it to the one writer thread, which runs all jobs that
+are waiting inside one transaction, each under a SAVEPOINT of its own: a job that raises is
+undone alone, and one ``fsync`` pays for the whole batch. A job's result is given back only after
+the COMMIT that carries it, so what an answer says is on the disk (WAL, ``synchronous=FULL``)
+before the answer leaves. :meth:`Store.read` runs on the caller's thread on a connection of its
+own, inside a read transaction: it sees exactly what has been committed.
+
+Only one process may own a data directory; an advisory lock on a file beside the database says so.
+
+Source: SQLite documentation, "Write-Ahead Logging", "PRAGMA synchronous", "SAVEPOINT".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from fleetgate.errors import ServiceUnavailableException
+from fleetgate.store import engine
+from fleetgate.store.directory import take
+from fleetgate.store.engine import QUEUE, Row, StoreError
+from fleetgate.store.schema import MIGRATIONS
+
+log = logging.getLogger("fleetgate.store")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_Job = tuple[Callable[["SqliteTx"], Any], asyncio.Future[Any]]
+_Outcome = tuple[asyncio.Future[Any], Any, BaseException | None]
+
+BATCH = 64
+"""Jobs that share one commit, at most."""
+
+
+class SqliteTx:
+    """One transaction on SQLite (see :class:`fleetgate.store.engine.Tx`)."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def one(self, sql: str, **params: object) -> Row | None:
+        """The first row of the answer, or None."""
+        row: Row | None = self._execute(sql, params).fetchone()
+        return row
+
+    def all(self, sql: str, **params: object) -> list[Row]:
+        """All rows of the answer; the caller bounds them with LIMIT."""
+        return self._execute(sql, params).fetchall()
+
+    def run(self, sql: str, **params: object) -> int:
+        """Executes a statement; returns how many rows it changed."""
+        return self._execute(sql, params).rowcount
+
+    def send(self, sql: str, **params: object) -> None:
+        """Executes a statement."""
+        self._execute(sql, params)
+
+    def _execute(self, sql: str, params: dict[str, object]) -> sqlite3.Cursor:
+        engine.check_values(params)
+        try:
+            return self._connection.execute(sql, params)
+        except UnicodeEncodeError:
+            raise engine.not_text(params) from None
+
+
+class SqliteStore:
+    """The registry's store on SQLite (see the module's theory of operation)."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens (and creates or migrates) the database file.
+
+        Raises StoreError when another process holds it, a newer Fleetgate wrote it, or it is no
+        database or cannot be opened.
+        """
+        with contextlib.ExitStack() as undo:
+            undo.enter_context(take(path.with_suffix(".lock")))
+            try:
+                self._write_connection = undo.enter_context(contextlib.closing(_connect(path)))
+                _migrate(self._write_connection, path)
+                self._read_connection = undo.enter_context(contextlib.closing(_connect(path)))
+                self._read_connection.execute("PRAGMA query_only = 1")
+            except sqlite3.Error as error:
+                raise StoreError(f"the registry `{path}` cannot be opened: {error}") from None
+            self._close_files = undo.pop_all().close
+        self._read_tx = SqliteTx(self._read_connection)
+        self._jobs: queue.Queue[_Job | None] = queue.Queue(QUEUE)
+        self._writer = threading.Thread(target=self._work, name="fleetgate-writer")
+        self._writer.start()
+
+    async def write(
+        self, fn: Callable[Concatenate[SqliteTx, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Runs `fn(tx, ...)` as one all-or-nothing, durable transaction; returns its result.
+
+        Raises what `fn` raises (nothing is stored then), or ServiceUnavailableException when
+        too many jobs wait.
+        """
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        try:
+            self._jobs.put_nowait((lambda tx: fn(tx, *args, **kwargs), future))
+        except queue.Full:
+            raise ServiceUnavailableException(
+                f"{QUEUE} writes are waiting for the disk; try again"
+            ) from None
+        return await future
+
+    async def read(
+        self, fn: Callable[Concatenate[SqliteTx, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Runs `fn(tx, ...)` on a consistent view of what is committed; returns its result."""
+        self._read_connection.execute("BEGIN")
+        try:
+            return fn(self._read_tx, *args, **kwargs)
+        finally:
+            self._read_connection.execute("COMMIT")
+
+    async def reset(self) -> None:
+        """Empties the registry; settings (account, region) stay."""
+        await self.write(engine.empty)
+
+    def close(self) -> None:
+        """Finishes the jobs that wait, closes the file and gives the directory free."""
+        self._jobs.put(None)
+        self._writer.join()
+        self._close_files()
+
+    def _work(self) -> None:
+        """The writer thread: batches until the closing mark."""
+        open_ = True
+        while open_:
+            batch = [self._jobs.get()]
+            while len(batch) < BATCH and batch[-1] is not None:
+                try:
+                    batch.append(self._jobs.get_nowait())
+                except queue.Empty:
+                    break
+            open_ = batch[-1] is not None
+            self._commit([job for job in batch if job is not None])
+
+    def _commit(self, jobs: list[_Job]) -> None:
+        """One transaction over `jobs`; futures are resolved after its COMMIT."""
+        if not jobs:
+            return
+        connection = self._write_connection
+        tx = SqliteTx(connection)
+        outcomes: list[_Outcome] = []
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            for fn, future in jobs:
+                connection.execute("SAVEPOINT job")
+                try:
+                    outcomes.append((future, fn(tx), None))
+                except Exception as error:
+                    connection.execute("ROLLBACK TO job")
+                    outcomes.append((future, None, error))
+                connection.execute("RELEASE job")
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            # the disk is full, gone or read-only: nothing of the batch is stored, all are told
+            log.error("event=commit-failed jobs=%d cause=%s", len(jobs), error)
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            failure = ServiceUnavailableException("the registry could not be written")
+            outcomes = [(future, None, failure) for _, future in jobs]
+        # one wake-up per loop and batch: a wake-up for every job would cost more than the job
+        for loop in {future.get_loop() for future, _, _ in outcomes}:
+            mine = [outcome for outcome in outcomes if outcome[0].get_loop() is loop]
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(_resolve, mine)
+
+
+def migrate(path: Path) -> tuple[int, int]:
+    """Brings the schema of a file to this release's version; the versions before and after.
+
+    Raises StoreError as :class:`SqliteStore` does.
+    """
+    with take(path.with_suffix(".lock")):
+        try:
+            with contextlib.closing(_connect(path)) as connection:
+                return _migrate(connection, path), len(MIGRATIONS)
+        except sqlite3.Error as error:
+            raise StoreError(f"the registry `{path}` cannot be opened: {error}") from None
+
+
+def _resolve(outcomes: list[_Outcome]) -> None:
+    """Tells those who wait; a caller that has gone away in the meantime is passed over."""
+    for future, result, failed in outcomes:
+        if future.done():
+            continue
+        if failed is None:
+            future.set_result(result)
+        else:
+            future.set_exception(failed)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        path, isolation_level=None, check_same_thread=False, cached_statements=256
+    )
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA busy_timeout = 5000")
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> int:
+    """Brings the schema to this release's version, in one transaction; the version before."""
+    version: int
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > len(MIGRATIONS):
+        raise StoreError(engine.newer(f"`{path}`", version))
+    if version < len(MIGRATIONS):
+        connection.execute("BEGIN IMMEDIATE")
+        for statements in MIGRATIONS[version:]:
+            for statement in statements:
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        connection.execute("COMMIT")
+    return version
