@@ -40,7 +40,7 @@ from fleetgate.mqtt.packets import (
 from fleetgate.mqtt.state import Role
 from fleetgate.names import Account, certificate_id
 from fleetgate.operations.admission import NotAdmitted
-from fleetgate.operations.identity import Identity
+from fleetgate.operations.identity import Identity, Peer
 
 ACCOUNT = Account("000000000000", "us-east-1")
 ALLOW_ALL = (
@@ -223,12 +223,15 @@ class Running:
             raise NotAdmitted(f"certificate {certificate_id(der)} is not registered")
         return identity
 
-    async def _policies(self, identity: Identity, client_id: str) -> Policies:
+    async def _policies(self, identity: Identity, client_id: str, peer: Peer) -> Policies:
         document = parse(self.documents[identity.certificate_id])
         self.loads += 1
         if self.before_policies is not None:
             await self.before_policies()
-        return compile_policies([("test", document)], {"iot:ClientId": client_id})
+        values = {"iot:ClientId": (client_id,), "aws:SourceIp": (peer.address,)}
+        if peer.server_name:
+            values["iot:DomainName"] = (peer.server_name,)
+        return compile_policies([("test", document)], values)
 
     async def _provision(self, request: ProvisioningRequest) -> Reply:
         return await self.answer(request)

@@ -53,7 +53,7 @@ def error(answer: Answer) -> tuple[int, str, str]:
         ),
         ("list_jobs", "ListJobs", {}),
         ("get_indexing_configuration", "GetIndexingConfiguration", {}),
-        ("delete_role_alias", "DeleteRoleAlias", {"roleAlias": "r"}),
+        ("delete_stream", "DeleteStream", {"streamId": "s"}),
     ],
 )
 def test_an_operation_that_is_not_served_says_so(
@@ -281,7 +281,9 @@ def test_headers_that_are_not_utf8_are_refused(server: Server, line: bytes, form
     frame = b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n%s%s\r\n\r\n"
     answer = raw(server, frame % (form, line))
     assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 403 "))
-    assert b"IncompleteSignatureException" in answer or b"InvalidSignatureException" in answer
+    # in the Query protocol the same codes have other names (IAM API Reference, "Common Errors")
+    codes = (b"IncompleteSignature", b"InvalidSignature", b"SignatureDoesNotMatch")
+    assert any(code in answer for code in codes)
 
 
 # --- the two names of the service, the two forms of an error ---------------------------------
@@ -289,10 +291,11 @@ def test_headers_that_are_not_utf8_are_refused(server: Server, line: bytes, form
 
 def test_the_name_older_command_line_tools_sign_with_is_accepted(server: Server) -> None:
     assert signed(server, "GET", "/things", service="execute-api").status == 200
-    assert error(signed(server, "GET", "/things", service="sts"))[:2] == (
+    assert error(signed(server, "GET", "/things", service="lambda"))[:2] == (
         501,
         "NotImplementedException",
     )
+    assert signed(server, "GET", "/things", service="sts").status == 404
 
 
 FORM = "application/x-www-form-urlencoded"

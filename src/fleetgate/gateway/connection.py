@@ -45,6 +45,7 @@ from fleetgate.mqtt.connection import Connection, Role
 from fleetgate.mqtt.packets import Connack, Connect, Disconnect, Packet, Puback
 from fleetgate.mqtt.reasons import Reason
 from fleetgate.names import certificate_id
+from fleetgate.operations.identity import Peer
 
 logger = logging.getLogger("fleetgate.gateway")
 
@@ -281,9 +282,9 @@ class MqttConnection:
 
     async def _open(self, connect: Connect) -> None:
         client_id = self.client_id = connect.client_id or secrets.token_hex(16)
-        certificate = self.tls.certificate
+        peer = Peer(self.tls.address, self.tls.server_name, self.tls.certificate)
         try:
-            rights = await admit(self.services, certificate, client_id, connect.will)
+            rights = await admit(self.services, peer, client_id, connect)
         except ProtocolError as error:
             self.fail(error.reason, error.message)
             return
@@ -301,7 +302,7 @@ class MqttConnection:
                 "a temporary claim cannot use the client id of a session of another certificate",
             )
             return
-        will = wills.will_of(connect, certificate, client_id, self._shared)
+        will = wills.will_of(connect, peer, client_id, self._shared)
         if will is not None and not self.router.has_room(will.size):
             self.fail(Reason.QUOTA_EXCEEDED, f"no room for a will of {will.size} bytes")
             return

@@ -9,11 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from fleetgate.domain.policy import PUBLISH, RETAIN_PUBLISH, Values
 from fleetgate.errors import ProtocolError
 from fleetgate.gateway.services import MAX_PACKET, WINDOW
 from fleetgate.mqtt.packets import Connack, Connect, Properties, Version, Will
 from fleetgate.mqtt.reasons import CONNACK_CODES, ConnectReturnCode, Reason
 from fleetgate.mqtt.topics import check_topic
+from fleetgate.names import Account
 
 CONNECT_DENIED_RETURN_CODE: Final = ConnectReturnCode.NOT_AUTHORIZED
 """The 3.1.1 answer to a CONNECT that no policy allows. AWS's guide said 7 until 2023, a number
@@ -89,6 +91,26 @@ def _check_will(will: Will) -> None:
         raise ProtocolError(
             Reason.TOPIC_NAME_INVALID, f"the topic `{will.topic}` of the will is reserved"
         )
+
+
+def connect_values(connect: Connect, account: Account) -> Values:
+    """What policies can ask of a CONNECT: the features it uses, and the topic of its will.
+
+    Source: AWS IoT developer guide, "Connect policy examples" and "Using connectAttributes".
+    """
+    persistent = not connect.clean_start or connect.properties.get("session_expiry_interval", 0)
+    features = ("PersistentConnect",) if persistent else ()
+    if connect.will is None:
+        return {"iot:ConnectAttributes": features}
+    return {
+        "iot:ConnectAttributes": (*features, "LastWill"),
+        "iot:LastWillTopic": (account.arn("topic/" + connect.will.topic),),
+    }
+
+
+def will_actions(will: Will) -> tuple[str, ...]:
+    """What a client has to be allowed on the topic of its will."""
+    return (PUBLISH, RETAIN_PUBLISH) if will.retain else (PUBLISH,)
 
 
 def terms(connect: Connect, assigned_id: str, *, persistent: bool = True) -> Terms:

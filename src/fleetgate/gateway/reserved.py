@@ -85,7 +85,7 @@ class Reserved:
                 call.request_id,
                 rejected.status,
                 error_code(rejected),
-                rejected.message,
+                "; ".join((rejected.message, *getattr(error, "__notes__", ()))),
             )
             return Reply(f"{request.topic}/rejected", encode_rejected(payload_format, rejected))
         log.info(

@@ -1,9 +1,10 @@
-"""The HTTP door: an ASGI application that speaks AWS's REST-JSON, driven by the service model.
+"""The HTTP door: an ASGI application that speaks AWS's protocols, driven by the service models.
 
-A request goes check (SigV4, as far as it can be told without the body), read, verify, route,
-decode, invoke, encode; everything that goes wrong on the way is a ServiceError and leaves through
-one renderer. What is neither a ServiceError nor a disconnect is a defect of ours: it is logged
-with the request id, and the caller sees InternalFailureException without detail.
+A request goes authenticate (gateway/authentication.py), route, decode, invoke, encode; everything
+that goes wrong on the way is a ServiceError and leaves through one renderer. Which service is
+meant is what the request is signed for; ``iot`` speaks REST-JSON, ``iam`` and ``sts`` the Query
+protocol. What is neither a ServiceError nor a disconnect is a defect of ours: it is logged with
+the request id, and the caller sees InternalFailureException without detail.
 
 Nobody's body is kept before the access key is known, and of those that are kept unverified there
 is a bound. A body nobody wanted is thrown away before the answer, since a client may not look for
@@ -16,13 +17,11 @@ the one that changes something is closed to web pages.
 
 from __future__ import annotations
 
-import hashlib
-import ipaddress
 import logging
-import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qs
 
 import msgspec
 
@@ -31,87 +30,48 @@ from fleetgate.errors import (
     AccessDeniedException,
     InternalFailureException,
     NotImplementedException,
-    RequestEntityTooLargeException,
     ResourceNotFoundException,
     ServiceError,
-    ServiceUnavailableException,
     UnknownOperationException,
 )
+from fleetgate.gateway.authentication import (
+    GLOBAL_SERVICES,
+    SIGNING_NAMES,
+    Authenticated,
+    Authentication,
+    Request,
+    speaks_query,
+)
+from fleetgate.gateway.bodies import MAX_BODY, Body, Disconnected, Receive
+from fleetgate.gateway.web_pages import Scope, header, refuse_web_pages
 from fleetgate.operations.call import Call, Services
 from fleetgate.operations.dispatch import invoke
-from fleetgate.wire import query, restjson, sigv4
+from fleetgate.wire import query, restjson
 from fleetgate.wire.model import Service
 
 log = logging.getLogger("fleetgate.rest")
 
-MAX_BODY = 1 << 20
-"""Bytes of a request body. The largest members of the model (documents, PEM) stay far below."""
-
-MAX_UNVERIFIED = 64 * MAX_BODY
-"""Bytes of all bodies together that are kept while their signature is not verified."""
-
-SERVICE = "iot"
-SIGNING_NAMES = (SERVICE, "execute-api")
-"""Service names of a credential scope that mean this service: older models of ``iot``, such as the
-one in AWS CLI 2.9 (Debian 12), have the second one as ``signingName``."""
-
 OWN_PREFIX = "/_fleetgate/"
 
-_AUTHORITY = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+))(?::[0-9]*)?")
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Answer = tuple[int, Mapping[str, str], bytes]
 
 
-class Disconnected(Exception):
-    """The caller went away before the request was complete."""
-
-
-@dataclass(slots=True)
-class Body:
-    """The body of a request, which is awaited only when it is asked for.
-
-    `awaited` says that the caller waits for 100 (RFC 9110 section 10.1.1), which `part` sends.
-    """
-
-    receive: Receive
-    awaited: bool
-    ended: bool = False
-
-    async def part(self) -> bytes:
-        """The next bytes. Raises Disconnected."""
-        message = await self.receive()
-        if message["type"] == "http.disconnect":
-            raise Disconnected
-        self.awaited = False
-        self.ended = not message.get("more_body", False)
-        part: bytes = message.get("body", b"")
-        return part
-
-    async def throw_away(self, limit: int) -> None:
-        """Reads what is left, unless it is more than `limit` bytes or not sent yet."""
-        while not self.ended and not self.awaited and limit >= 0:
-            limit -= len(await self.part())
-
-
 @dataclass(slots=True)
 class Rest:
-    """The application. `secret_key(access_key)` returns None for an unknown access key."""
+    """The application. `models` are the services that are offered, by name."""
 
     services: Services
-    model: Service
-    secret_key: Callable[[str], str | None]
+    models: Mapping[str, Service]
+    authentication: Authentication
     reset: Callable[[], Awaitable[None]] | None
-    unverified: int = field(default=0, init=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request (ASGI)."""
         if scope["type"] != "http":
             return
         request_id = self.services.new_id()
-        sent = Body(receive, _header(scope, b"expect").lower() == "100-continue")
+        sent = Body(receive, header(scope, b"expect").lower() == "100-continue")
         try:
             status, headers, body = await self._answer(scope, sent, request_id)
         except Disconnected:
@@ -125,12 +85,11 @@ class Rest:
                 error.code(),
                 error.message[:300],
             )
-            encode = query.encode_error if _is_query(scope) else restjson.encode_error
-            status, headers, body = encode(error, request_id)
+            status, headers, body = _encode_error(scope, error, request_id)
         except Exception:
             log.exception("event=defect request=%s path=%r", request_id, scope["path"][:200])
             failure = InternalFailureException(f"internal failure; request id {request_id}")
-            status, headers, body = restjson.encode_error(failure, request_id)
+            status, headers, body = _encode_error(scope, failure, request_id)
         try:
             await sent.throw_away(MAX_BODY)
         except Disconnected:
@@ -157,78 +116,57 @@ class Rest:
             (name.decode("latin-1"), value.decode(errors="surrogateescape"))
             for name, value in scope["headers"]
         ]
+        request = Request(scope, path, fields, headers)
         now = self.services.now()
-        body = await self._verified_body(scope["method"], path, fields, headers, sent, now)
-        found = self.model.route(scope["method"], path, fields)
+        known = await self.authentication.authenticate(request, sent, now)
+        service = self._service(request, known)
+        caller = known.caller
+        call = Call(
+            self.services,
+            request_id,
+            now,
+            caller=caller,
+            source_ip=request.source_ip,
+            # policies of roles ask for them too, when a role is assumed
+            conditions=request.conditions if caller.asks_for_values or service == "sts" else {},
+        )
+        if service in GLOBAL_SERVICES:
+            return await self._query(call, service, request, known.body)
+        model = self.models[service]
+        found = model.route(request.method, path, fields)
         if found is None:
-            raise UnknownOperationException(f"no operation is at {scope['method']} {path[:200]}")
+            raise UnknownOperationException(f"no operation is at {request.method} {path[:200]}")
         operation, labels = found
-        params = restjson.decode_request(operation, labels, fields, dict(headers), body)
-        call = Call(self.services, request_id, now)
-        result = await invoke(call, SERVICE, operation, params)
+        params = restjson.decode_request(operation, labels, fields, dict(headers), known.body)
+        result = await invoke(call, service, operation, params)
         return restjson.encode_response(operation, result)
 
-    async def _verified_body(
-        self,
-        method: str,
-        path: str,
-        fields: list[tuple[str, str]],
-        headers: list[tuple[str, str]],
-        sent: Body,
-        now: float,
-    ) -> bytes:
-        signed = sigv4.parse_authorization(method, path, fields, headers)
-        # the root user has no temporary credentials
-        known = signed.security_token is None
-        region = self.services.account.region
-        secret_key = sigv4.check(
-            signed,
-            self.secret_key(signed.access_key) if known else None,
-            now=now,
-            region=region,
-            # whichever service was meant: first who it is, then that it is not here
-            service=signed.service,
-        )
-        body = await self._read(sent)
-        sigv4.verify(
-            signed,
-            secret_key,
-            body_sha256=hashlib.sha256(body).hexdigest(),
-            now=now,
-            region=region,
-            service=signed.service,
-        )
-        if signed.service not in SIGNING_NAMES:
-            raise NotImplementedException(
-                f"the service `{signed.service[:80]}` is not offered by this server, "
-                f"only `{SERVICE}`"
+    async def _query(self, call: Call, service: str, request: Request, body: bytes) -> Answer:
+        if request.method not in ("GET", "POST") or request.path != "/":
+            raise UnknownOperationException(
+                f"operations of {service} are at POST /, not {request.method} {request.path[:200]}"
             )
-        return body
+        form = body if request.method == "POST" else request.scope["query_string"]
+        content_type = header(request.scope, b"content-type") if body else query.FORM
+        operation, params = query.decode_request(self.models[service], form, content_type)
+        result = await invoke(call, service, operation, params)
+        return query.encode_response(operation, result, call.request_id)
 
-    async def _read(self, sent: Body) -> bytes:
-        """The body, at most MAX_BODY bytes; the rest is read and thrown away."""
-        parts: list[bytes] = []
-        size = kept = 0
-        try:
-            while not sent.ended and size <= 16 * MAX_BODY:
-                part = await sent.part()
-                size += len(part)
-                if size > MAX_BODY:
-                    continue
-                parts.append(part)
-                kept += len(part)
-                self.unverified += len(part)
-                if self.unverified > MAX_UNVERIFIED:
-                    raise ServiceUnavailableException(
-                        f"the server is reading request bodies of more than {MAX_UNVERIFIED} bytes"
-                    )
-        finally:
-            self.unverified -= kept
-        if size > MAX_BODY:
-            raise RequestEntityTooLargeException(
-                f"the request body is larger than {MAX_BODY} bytes"
-            )
-        return b"".join(parts)
+    def _service(self, request: Request, known: Authenticated) -> str:
+        """The service a request is for. Raises NotImplementedException when it is not offered."""
+        if not known.service:  # nothing is signed: --auth off
+            if not speaks_query(request.scope):
+                return "iot"
+            version = parse_qs(known.body or request.scope["query_string"]).get(b"Version", [b""])
+            for name in GLOBAL_SERVICES:
+                if self.models[name].version.encode() == version[0]:
+                    return name
+        elif known.service in SIGNING_NAMES:
+            return SIGNING_NAMES[known.service]
+        raise NotImplementedException(
+            f"the service `{known.service[:80]}` is not offered by this server, "
+            f"only {', '.join(f'`{name}`' for name in self.models)}"
+        )
 
     async def _own(self, scope: Scope, path: str) -> Answer:
         method = scope["method"]
@@ -244,71 +182,15 @@ class Rest:
                     "the registry can be emptied only when the server was started with "
                     "--allow-reset"
                 )
-            self._refuse_web_pages(scope)
+            refuse_web_pages(scope, self.services.host_names)
             await self.reset()
             return _json({"status": "empty"})
         raise ResourceNotFoundException(f"nothing is at {method} {path[:200]}")
 
-    def _refuse_web_pages(self, scope: Scope) -> None:
-        """Raises AccessDeniedException when a browser may have been made to send this.
 
-        Sources: Fetch standard, "`Origin` header"; "Fetch Metadata Request Headers", section 2.4.
-        A page that had its own name point to this server (DNS rebinding) is of the same origin,
-        but the name is not one of ours.
-        """
-        host = _header(scope, b"host").lower()
-        if not _is_address(name := _host_name(host)) and name not in (
-            "localhost",
-            *map(str.lower, self.services.host_names),
-        ):
-            raise AccessDeniedException(
-                f"the Host header `{host[:80]}` names neither an IP address nor localhost nor a "
-                "host name the server was started with"
-            )
-        origin = _header(scope, b"origin").lower()
-        if origin and origin.partition("://")[2] != host:
-            raise AccessDeniedException(
-                f"the request comes from a web page of another origin, `{origin[:80]}`"
-            )
-        site = _header(scope, b"sec-fetch-site").lower()
-        if site not in ("", "none", "same-origin"):
-            raise AccessDeniedException(
-                f"the request comes from a web page of another site: Sec-Fetch-Site is "
-                f"`{site[:80]}`"
-            )
-
-
-def _is_query(scope: Scope) -> bool:
-    """Whether the caller speaks the Query protocol, as the clients of IAM and STS do."""
-    return query.is_spoken(
-        scope["path"],
-        scope["query_string"].decode("latin-1"),
-        _header(scope, b"content-type"),
-        _header(scope, b"authorization"),
-        SIGNING_NAMES,
-    )
-
-
-def _header(scope: Scope, name: bytes) -> str:
-    """The value of a header, "" without it; those of a repeated one in a row."""
-    return ",".join(value.decode("latin-1") for key, value in scope["headers"] if key == name)
-
-
-def _host_name(authority: str) -> str:
-    """``[::1]:80`` -> ``::1``, ``localhost:80`` -> ``localhost``; "" for what is not a host.
-
-    Source: RFC 3986 section 3.2.
-    """
-    found = _AUTHORITY.fullmatch(authority)
-    return (found[1] or found[2]) if found else ""
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
+def _encode_error(scope: Scope, error: ServiceError, request_id: str) -> Answer:
+    encode = query.encode_error if speaks_query(scope) else restjson.encode_error
+    return encode(error, request_id)
 
 
 def _json(value: object) -> Answer:

@@ -4,36 +4,38 @@ from __future__ import annotations
 
 import logging
 
-from fleetgate.domain.policy import CONNECT, PUBLISH, Decision
+from fleetgate.domain.policy import CONNECT, NO_VALUES, Decision, Values
 from fleetgate.errors import ProtocolError
+from fleetgate.gateway.opening import connect_values, will_actions
 from fleetgate.gateway.services import Services
-from fleetgate.mqtt.packets import Will
+from fleetgate.mqtt.packets import Connect
 from fleetgate.mqtt.reasons import Reason
 from fleetgate.names import certificate_id
 from fleetgate.operations.admission import NotAdmitted
-from fleetgate.operations.identity import Identity
+from fleetgate.operations.identity import Identity, Peer
 
 logger = logging.getLogger("fleetgate.gateway")
 
 
 class Rights:
-    """An identity under a client id, with its policies.
+    """An identity under a client id and from a peer, with its policies.
 
     `fresh` is set by the owner while it works off what had to wait for `load`.
     """
 
-    __slots__ = ("_client_id", "_epoch", "_policies", "_services", "fresh", "identity")
+    __slots__ = ("_client_id", "_epoch", "_peer", "_policies", "_services", "fresh", "identity")
 
-    def __init__(self, services: Services, identity: Identity, client_id: str) -> None:
+    def __init__(self, services: Services, identity: Identity, client_id: str, peer: Peer) -> None:
         self._services = services
         self._client_id = client_id
+        self._peer = peer
         self.identity = identity
         self.fresh = False
 
     async def load(self) -> None:
         """Load the policies. Raises what the registry raises."""
         epoch = self._services.policy_epoch()
-        self._policies = await self._services.policies(self.identity, self._client_id)
+        self._policies = await self._services.policies(self.identity, self._client_id, self._peer)
         self._epoch = epoch
 
     @property
@@ -41,33 +43,37 @@ class Rights:
         """Have policies changed since `load`?"""
         return self._epoch != self._services.policy_epoch() and not self.fresh
 
-    def decide(self, action: str, resource: str) -> Decision:
-        """May the client do `action` on `resource`, e.g. ``topic/a/b``?"""
-        return self._policies.evaluate(action, self._services.account.arn(resource))
+    def decide(self, action: str, resource: str, values: Values = NO_VALUES) -> Decision:
+        """May the client do `action` on `resource`, e.g. ``topic/a/b``?
+
+        `values` are condition keys of this request alone.
+        """
+        return self._policies.evaluate(action, self._services.account.arn(resource), values)
 
 
-async def admit(
-    services: Services, certificate: bytes, client_id: str, will: Will | None
-) -> Rights:
-    """Ask the registry about `certificate` (DER), and its policies about iot:Connect.
+async def admit(services: Services, peer: Peer, client_id: str, connect: Connect) -> Rights:
+    """Ask the registry about the peer's certificate, and its policies about iot:Connect.
 
     About iot:Publish for the topic of the will, too; it is asked again when that is published.
     Raises ProtocolError, whose reason is that of CONNACK, when the answer is no or there is
     none.
     """
     try:
-        rights = Rights(services, await services.admit(certificate), client_id)
+        rights = Rights(services, await services.admit(peer.certificate), client_id, peer)
         await rights.load()
     except NotAdmitted as error:
         raise ProtocolError(Reason.NOT_AUTHORIZED, error.message) from None
     except Exception as error:
-        logger.exception("event=admission-failed certificate=%s", certificate_id(certificate))
+        logger.exception("event=admission-failed certificate=%s", certificate_id(peer.certificate))
         raise ProtocolError(
             Reason.UNSPECIFIED_ERROR, "the server cannot tell who may connect"
         ) from error
-    decision = rights.decide(CONNECT, "client/" + client_id)
-    if decision.allowed and will is not None:
-        decision = rights.decide(PUBLISH, "topic/" + will.topic)
+    values = connect_values(connect, services.account)
+    decision = rights.decide(CONNECT, "client/" + client_id, values)
+    if connect.will is not None:
+        for action in will_actions(connect.will):
+            if decision.allowed:
+                decision = rights.decide(action, "topic/" + connect.will.topic)
     if not decision.allowed:
         raise ProtocolError(Reason.NOT_AUTHORIZED, decision.reason)
     return rights

@@ -13,7 +13,7 @@ from typing import Final
 
 from fleetgate.domain.policy import Policies
 from fleetgate.names import Account
-from fleetgate.operations.identity import Identity
+from fleetgate.operations.identity import Identity, Peer
 
 MAX_PAYLOAD: Final = 128 * 1024
 """Bytes of a PUBLISH payload (AWS IoT Core quotas, "Publish request size")."""
@@ -48,14 +48,15 @@ class Services:
     """The functions behind the gateway.
 
     `admit` turns a certificate (DER) into its identity, or raises NotAdmitted. `policies` gives
-    what applies to an identity under a client id; it is asked again once `policy_epoch` has
-    another value than at the last time. `is_request` says whether a topic beginning with ``$``
-    is answered by `provision`. `clock` is monotonic, `wall` the time of day, both in seconds.
+    what applies to an identity under a client id and from a peer; it is asked again once
+    `policy_epoch` has another value than at the last time. `is_request` says whether a topic
+    beginning with ``$`` is answered by `provision`. `clock` is monotonic, `wall` the time of day,
+    both in seconds.
     """
 
     account: Account
     admit: Callable[[bytes], Awaitable[Identity]]
-    policies: Callable[[Identity, str], Awaitable[Policies]]
+    policies: Callable[[Identity, str, Peer], Awaitable[Policies]]
     policy_epoch: Callable[[], int]
     is_request: Callable[[str], bool]
     provision: Callable[[ProvisioningRequest], Awaitable[Reply]]

@@ -160,6 +160,19 @@ class TlsConnection(asyncio.Protocol):
 
     # --- for the application -----------------------------------------------------------------
 
+    @property
+    def address(self) -> str:
+        """The peer's IP address; an IPv4 one in IPv6 form (RFC 4291 section 2.5.5.2) as IPv4."""
+        address = self.peer.rpartition(":")[0].strip("[]").partition("%")[0]
+        mapped = address.lower().removeprefix("::ffff:")
+        return mapped if "." in mapped else address
+
+    @property
+    def server_name(self) -> str:
+        """The name the client wants to talk to (RFC 6066 section 3), empty when it did not say."""
+        name = self._ssl.get_servername()
+        return name.decode("ascii", "replace").lower() if name else ""
+
     def write(self, data: bytes) -> None:
         """Send `data`; nothing happens when the connection is no longer open."""
         if self.state is not State.OPEN or not data:

@@ -11,31 +11,30 @@ import logging
 from typing import Final
 
 from fleetgate.broker.session import Will
-from fleetgate.domain.policy import PUBLISH
+from fleetgate.gateway.opening import will_actions
 from fleetgate.gateway.shared import Shared
 from fleetgate.mqtt import packets
 from fleetgate.operations.admission import NotAdmitted
+from fleetgate.operations.identity import Peer
 
 _OVERHEAD: Final = 200  # bytes of the objects, roughly
 
 logger = logging.getLogger("fleetgate.gateway")
 
 
-def will_of(
-    connect: packets.Connect, certificate: bytes, client_id: str, shared: Shared
-) -> Will | None:
+def will_of(connect: packets.Connect, peer: Peer, client_id: str, shared: Shared) -> Will | None:
     """The will in `connect`, ready to be published (MQTT 5.0 section 3.1.2.5).
 
-    `certificate` is the client's, in DER form.
+    `peer` is the client as it was when it connected.
     """
     will = connect.will
     if will is None:
         return None
 
     def release() -> None:
-        shared.spawn(_publish(will, certificate, client_id, shared))
+        shared.spawn(_publish(will, peer, client_id, shared))
 
-    size = _OVERHEAD + len(certificate) + len(will.topic) + len(will.payload)
+    size = _OVERHEAD + len(peer.certificate) + len(will.topic) + len(will.payload)
     for value in will.properties.values():
         if isinstance(value, list):
             size += sum(_OVERHEAD + len(name) + len(text) for name, text in value)
@@ -44,21 +43,22 @@ def will_of(
     return Will(will.properties.get("will_delay_interval", 0), release, size)
 
 
-async def _publish(will: packets.Will, certificate: bytes, client_id: str, shared: Shared) -> None:
+async def _publish(will: packets.Will, peer: Peer, client_id: str, shared: Shared) -> None:
     services = shared.services
     try:
-        identity = await services.admit(certificate)
-        policies = await services.policies(identity, client_id)
+        identity = await services.admit(peer.certificate)
+        policies = await services.policies(identity, client_id, peer)
     except NotAdmitted as error:
         logger.info("event=will-not-published client=%r cause=%r", client_id, error.message)
         return
     except Exception:
         logger.exception("event=will-not-published client=%r", client_id)
         return
-    decision = policies.evaluate(PUBLISH, services.account.arn("topic/" + will.topic))
-    if not decision.allowed:
-        logger.info("event=will-not-published client=%r cause=%r", client_id, decision.reason)
-        return
+    for action in will_actions(will):
+        decision = policies.evaluate(action, services.account.arn("topic/" + will.topic))
+        if not decision.allowed:
+            logger.info("event=will-not-published client=%r cause=%r", client_id, decision.reason)
+            return
     shared.router.publish(
         *(will.topic, will.payload, will.qos, will.properties),
         publisher=client_id,

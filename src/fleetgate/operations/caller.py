@@ -17,7 +17,12 @@ class Caller:
     policies, compiled for this caller; None is the root user, who may do everything. `session`
     are the policies of the session, when it was given some: what they do not allow is denied,
     whatever the others say. `values` are the condition keys the principal brings along
-    (``aws:username``, ``aws:PrincipalArn``, ...).
+    (``aws:username``, ``aws:PrincipalArn``, ...); the policies are compiled with them.
+    `principal_arn` is the IAM ARN of the user or role, ``aws:PrincipalArn``. `asks_for_tags` says
+    that some policy looks at tags of resources, which are read for no other;
+    `asks_for_values` that some policy has a condition or a variable at all. `session_kind` is the
+    principal's kind when it came with a session token: ``user`` after GetSessionToken, ``role``
+    after AssumeRole, else empty.
     """
 
     account_id: str
@@ -27,6 +32,10 @@ class Caller:
     policies: Policies | None = None
     session: Policies | None = None
     values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    principal_arn: str = ""
+    asks_for_tags: bool = False
+    asks_for_values: bool = True
+    session_kind: str = ""
 
     @property
     def is_root(self) -> bool:
