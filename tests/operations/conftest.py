@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from fleetgate.errors import ServiceError
 from fleetgate.names import Account
 from fleetgate.operations.call import Call, Services
 from fleetgate.operations.dispatch import invoke
@@ -23,9 +23,10 @@ from fleetgate.operations.identity import Identity
 from fleetgate.operations.rsa_keys import RsaKeys
 from fleetgate.pki import issue
 from fleetgate.pki.trust import Authority
-from fleetgate.server import load_iot_model, load_provisioning_model
+from fleetgate.server import MODELS, load_model, load_provisioning_model
 from fleetgate.store.engine import Store
 from fleetgate.wire.model import Service
+from tests.operations.declared import undeclared
 
 START = 1_790_000_000.0
 
@@ -76,7 +77,14 @@ class Registry:
         identity: Identity | None = None,
     ) -> dict[str, Any]:
         call = Call(self.services, "request", self.clock(), "client", identity)
-        return await invoke(call, service, self.models[service].operation(operation), params)
+        described = self.models[service].operation(operation)
+        try:
+            return await invoke(call, service, described, params)
+        except ServiceError as error:
+            complaint = undeclared(service, described, error)
+            if complaint:
+                raise AssertionError(complaint) from error
+            raise
 
     def arn(self, resource: str) -> str:
         return self.services.account.arn(resource)
@@ -101,7 +109,8 @@ def authority() -> Authority:
 
 @pytest.fixture(scope="session")
 def models() -> dict[str, Service]:
-    return {"iot": load_iot_model(), "provisioning": load_provisioning_model()}
+    over_http = {name: load_model(name) for name in MODELS}
+    return {**over_http, "provisioning": load_provisioning_model()}
 
 
 @pytest.fixture(scope="session")
@@ -111,7 +120,7 @@ def rsa_keys() -> Callable[[], RsaKeys]:
 
 @pytest.fixture
 def registry(
-    tmp_path: Path,
+    store: Store,
     authority: Authority,
     models: dict[str, Service],
     rsa_keys: Callable[[], RsaKeys],
@@ -125,7 +134,6 @@ def registry(
             keys.start()
             return keys
 
-        store = Store(tmp_path / "registry.db")
         keys = runner.run(make_keys())
         services = Services(
             account=Account("123456789012", "eu-west-1"),
@@ -142,7 +150,6 @@ def registry(
         )
         yield Registry(services, clock, runner, models, ended)
         runner.run(keys.close())
-        store.close()
 
 
 ALLOW = '{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"iot:*","Resource":"*"}}'

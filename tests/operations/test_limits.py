@@ -14,54 +14,29 @@ from fleetgate.errors import (
     LimitExceededException,
     ResourceAlreadyExistsException,
     ResourceNotFoundException,
-    VersionConflictException,
     VersionsLimitExceededException,
 )
 from tests.operations.conftest import ALLOW, START, Registry
+from tests.operations.roles import add_provisioning_role
 
 BODY = '{"Resources": {"p": {"Type": "AWS::IoT::Policy", "Properties": {"PolicyName": "p"}}}}'
-ROLE = "arn:aws:iam::123456789012:role/service/provisioning"
 
 
-def template(registry: Registry, name: str) -> None:
+def template(registry: Registry, name: str, role: str | None = None) -> None:
     registry.call(
         "CreateProvisioningTemplate",
         template_name=name,
         template_body=BODY,
-        provisioning_role_arn=ROLE,
+        provisioning_role_arn=role or add_provisioning_role(registry),
     )
 
 
-def test_a_thing_type_can_be_deleted_five_minutes_after_its_deprecation(
-    registry: Registry,
-) -> None:
-    registry.call("CreateThingType", thing_type_name="lamp")
-    with pytest.raises(InvalidRequestException, match="must be deprecated"):
-        registry.call("DeleteThingType", thing_type_name="lamp")
-    registry.call("DeprecateThingType", thing_type_name="lamp")
-    registry.clock.now = START + 299
-    with pytest.raises(InvalidRequestException, match="300 seconds"):
-        registry.call("DeleteThingType", thing_type_name="lamp")
-    registry.clock.now = START + 300
-    registry.call("DeleteThingType", thing_type_name="lamp")
-    with pytest.raises(ResourceNotFoundException):
-        registry.call("DescribeThingType", thing_type_name="lamp")
-
-
-def test_a_thing_type_in_use_is_not_deleted(registry: Registry) -> None:
-    registry.call("CreateThingType", thing_type_name="lamp")
-    registry.call("CreateThing", thing_name="a", thing_type_name="lamp")
-    registry.call("DeprecateThingType", thing_type_name="lamp")
-    registry.clock.now = START + 301
-    with pytest.raises(InvalidRequestException, match="still in use"):
-        registry.call("DeleteThingType", thing_type_name="lamp")
-
-
 def test_the_257th_template_is_one_too_many(registry: Registry) -> None:
+    role = add_provisioning_role(registry)
     for number in range(256):
-        template(registry, f"t{number}")
+        template(registry, f"t{number}", role)
     with pytest.raises(LimitExceededException, match="256"):
-        template(registry, "t256")
+        template(registry, "t256", role)
 
 
 @pytest.mark.parametrize("kind", ["policy", "template"])
@@ -96,69 +71,6 @@ def test_the_eleventh_policy_of_a_certificate_is_one_too_many(registry: Registry
     registry.call("AttachPolicy", policy_name="p9", target=arn)
     with pytest.raises(LimitExceededException, match="the limit is 10"):
         registry.call("AttachPolicy", policy_name="p10", target=arn)
-
-
-def test_groups_nest_seven_deep_and_a_thing_is_in_ten(registry: Registry) -> None:
-    parent: dict[str, str] = {}
-    for depth in range(1, 8):
-        registry.call("CreateThingGroup", thing_group_name=f"g{depth}", **parent)
-        parent = {"parent_group_name": f"g{depth}"}
-    with pytest.raises(InvalidRequestException, match="depth 8"):
-        registry.call("CreateThingGroup", thing_group_name="g8", **parent)
-    registry.call("CreateThing", thing_name="a")
-    for number in range(11):
-        registry.call("CreateThingGroup", thing_group_name=f"wide{number}")
-    for number in range(10):
-        registry.call("AddThingToThingGroup", thing_group_name=f"wide{number}", thing_name="a")
-    with pytest.raises(InvalidRequestException, match="the limit is 10"):
-        registry.call("AddThingToThingGroup", thing_group_name="wide10", thing_name="a")
-
-
-def test_a_thing_has_three_attributes_without_a_type_and_fifty_with_one(
-    registry: Registry,
-) -> None:
-    def payload(count: int) -> dict[str, Any]:
-        return {"attributes": {f"a{number}": "1" for number in range(count)}}
-
-    registry.call("CreateThing", thing_name="a", attribute_payload=payload(3))
-    with pytest.raises(InvalidRequestException, match="at most 3 attributes"):
-        registry.call("UpdateThing", thing_name="a", attribute_payload=payload(4))
-    registry.call("CreateThingType", thing_type_name="lamp")
-    update = {"thing_name": "a", "thing_type_name": "lamp"}
-    registry.call("UpdateThing", **update, attribute_payload=payload(50))
-    with pytest.raises(InvalidRequestException, match="at most 50 attributes"):
-        registry.call("UpdateThing", **update, attribute_payload=payload(51))
-    with pytest.raises(InvalidRequestException, match="at most 3 attributes"):
-        registry.call("UpdateThing", thing_name="a", remove_thing_type=True)
-
-
-def test_attributes_merge_and_an_empty_value_deletes(registry: Registry) -> None:
-    def attributes(given: dict[str, str], *, merge: bool) -> Any:
-        registry.call(
-            "UpdateThing",
-            thing_name="a",
-            attribute_payload={"attributes": given, "merge": merge},
-        )
-        return registry.call("DescribeThing", thing_name="a")["attributes"]
-
-    registry.call("CreateThing", thing_name="a", attribute_payload={"attributes": {"x": "1"}})
-    assert attributes({"y": "2"}, merge=True) == {"x": "1", "y": "2"}
-    assert attributes({"x": ""}, merge=True) == {"y": "2"}
-    assert attributes({"z": "3"}, merge=False) == {"z": "3"}
-    listed = registry.call("ListThings", attribute_name="z", attribute_value="3")["things"]
-    assert [thing["thingName"] for thing in listed] == ["a"]
-    assert registry.call("ListThings", attribute_name="y", attribute_value="2")["things"] == []
-
-
-def test_an_expected_version_that_is_not_the_version_changes_nothing(registry: Registry) -> None:
-    registry.call("CreateThing", thing_name="a")
-    with pytest.raises(VersionConflictException, match="has version 1, not the expected"):
-        registry.call("UpdateThing", thing_name="a", expected_version=2)
-    with pytest.raises(VersionConflictException):
-        registry.call("DeleteThing", thing_name="a", expected_version=2)
-    registry.call("UpdateThing", thing_name="a", expected_version=1)
-    registry.call("DeleteThing", thing_name="a", expected_version=2)
-    registry.call("DeleteThing", thing_name="a")
 
 
 def test_pages_cover_everything_once_in_either_order(registry: Registry) -> None:
@@ -218,7 +130,7 @@ def test_of_a_hundred_writers_of_one_name_one_wins(registry: Registry) -> None:
 
 def test_policies_of_groups_above_count_for_the_thing_alone(registry: Registry) -> None:
     from fleetgate.operations.admission import connection_policies
-    from fleetgate.operations.identity import Identity
+    from fleetgate.operations.identity import Identity, Peer
 
     registry.call("CreateThingGroup", thing_group_name="root")
     registry.call("CreateThingGroup", thing_group_name="child", parent_group_name="root")
@@ -233,7 +145,9 @@ def test_policies_of_groups_above_count_for_the_thing_alone(registry: Registry) 
     identity = Identity(certificate["certificateId"], None, START * 2)
 
     def allowed(client_id: str) -> bool:
-        found = registry.runner.run(connection_policies(registry.services, identity, client_id))
+        peer = Peer("192.0.2.1", "", b"")
+        policies = connection_policies(registry.services, identity, client_id, peer)
+        found = registry.runner.run(policies)
         return found.evaluate("iot:Connect", registry.arn(f"client/{client_id}")).allowed
 
     assert allowed("lamp")

@@ -4,25 +4,52 @@ A certificate is admitted when its id (the SHA-256 of its DER form) is known, it
 ACTIVE and the moment lies inside its validity; a temporary provisioning claim is admitted until
 it ends. TLS itself accepts any client certificate: trust is by registry, not by chain
 (AWS IoT developer guide, "X.509 client certificates").
+
+What a connection may do is decided by the policies of its certificate and of the groups of its
+thing, compiled for it once. Facts that cost something, those of the thing and of the certificate,
+are looked up when a policy asks for one.
 """
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import Final
 
 from fleetgate.domain.policy import Document, Policies, compile_policies, parse
 from fleetgate.errors import Error
 from fleetgate.names import Account, certificate_id
 from fleetgate.operations.call import Services
-from fleetgate.operations.identity import Identity
-from fleetgate.store import certificates, policies
+from fleetgate.operations.identity import Identity, Peer
+from fleetgate.pki import certificate_values
+from fleetgate.store import certificates, connections, things
+from fleetgate.store.engine import Tx
 
-_document = lru_cache(maxsize=1024)(parse)
+THING: Final = "iot:Connection.Thing."
+"""What the names of the values of a connection's thing begin with."""
 
 
 class NotAdmitted(Error):
     """The certificate does not open the door; the message names its id and the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What rules a connection: documents by policy name, and the thing it belongs to, if any.
+
+    `thing` is None too when no document asks for anything of it but its name.
+    """
+
+    documents: Sequence[tuple[str, Document]]
+    thing_name: str | None
+    thing: things.Thing | None
+
+    def asks_for(self, prefix: str) -> bool:
+        """Does a document use a value whose name begins like that?"""
+        return any(document.mentions(prefix) for _, document in self.documents)
 
 
 async def admit(services: Services, der: bytes) -> Identity:
@@ -44,20 +71,74 @@ async def admit(services: Services, der: bytes) -> Identity:
     return Identity(name, standing.template_name, standing.not_after)
 
 
-async def connection_policies(services: Services, identity: Identity, client_id: str) -> Policies:
+async def connection_policies(
+    services: Services, identity: Identity, client_id: str, peer: Peer
+) -> Policies:
     """The policies that rule a connection, compiled for it."""
     if identity.template_name is not None:
-        documents = [("temporary-claim", claim_document(services.account, identity.template_name))]
-    else:
-        account = services.account
-        found = await services.store.read(
-            policies.list_connection_documents,
-            account.arn(f"cert/{identity.certificate_id}"),
-            client_id,
-            account.arn("thinggroup/"),
-        )
-        documents = [(name, _document(text)) for name, text in found]
-    return compile_policies(documents, {"iot:ClientId": client_id})
+        document = claim_document(services.account, identity.template_name)
+        return compile_policies([("temporary-claim", document)], {})
+    arn = services.account.arn(f"cert/{identity.certificate_id}")
+    device = await services.store.read(find_device, services.account, arn, client_id)
+    values = {
+        **device_values(device, client_id, peer.certificate),
+        "aws:SourceIp": (peer.address,),
+    }
+    if peer.server_name:
+        values["iot:DomainName"] = (peer.server_name,)
+    return compile_policies(device.documents, values)
+
+
+def find_device(tx: Tx, account: Account, certificate_arn: str, client_id: str) -> Device:
+    """What rules the connections of a certificate under a client id."""
+    found = connections.list_connection_policies(
+        tx, certificate_arn, client_id, account.arn("thinggroup/")
+    )
+    thing_name = found[0].thing_name if found else None
+    return with_thing(tx, [(each.policy_name, read(each.document)) for each in found], thing_name)
+
+
+def with_thing(tx: Tx, documents: Sequence[tuple[str, Document]], thing_name: str | None) -> Device:
+    """What rules the connections of a thing, its values included when a document uses them."""
+    device = Device(documents, thing_name, None)
+    if thing_name is not None and (
+        device.asks_for(f"{THING}ThingType") or device.asks_for(f"{THING}Attributes")
+    ):
+        return Device(documents, thing_name, things.find_thing(tx, thing_name))
+    return device
+
+
+def device_values(device: Device, client_id: str, certificate: bytes) -> dict[str, tuple[str, ...]]:
+    """The condition keys and policy variables of a device, as far as its documents use them.
+
+    `certificate` is in DER form; what the network shows of a connection is not among them.
+    Source: AWS IoT Developer Guide, "AWS IoT Core policy variables".
+    """
+    values: dict[str, tuple[str, ...]] = {
+        "iot:ClientId": (client_id,),
+        f"{THING}IsAttached": ("false" if device.thing_name is None else "true",),
+    }
+    if device.thing_name is not None:
+        values[f"{THING}ThingName"] = (device.thing_name,)
+    thing = device.thing
+    if thing is not None:
+        if thing.thing_type_name is not None:
+            values[f"{THING}ThingTypeName"] = (thing.thing_type_name,)
+        for name, value in thing.attributes.items():
+            values[f"{THING}Attributes[{name}]"] = (value,)
+    if device.asks_for(certificate_values.PREFIX):
+        values.update(_certificate_values(certificate))
+    return values
+
+
+# Connections load their policies again whenever some have changed; a certificate never does.
+_certificate_values = lru_cache(maxsize=1024)(certificate_values.certificate_values)
+
+
+@lru_cache(maxsize=1024)
+def read(document: str) -> Document:
+    """A document from the registry: its size was checked when it was put there."""
+    return parse(document, max_characters=sys.maxsize)
 
 
 @lru_cache(maxsize=256)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Concatenate, ParamSpec, TypeVar
 
 from fleetgate.domain.limits import Limits
+from fleetgate.domain.policy import Policies
 from fleetgate.names import Account
 from fleetgate.operations.caller import Caller
 from fleetgate.operations.identity import Identity
@@ -17,6 +18,9 @@ from fleetgate.pki.trust import Authority
 from fleetgate.store.engine import Store, Tx
 
 DEFAULT_LIMITS = Limits()
+
+_SPARE = 64
+"""Ids that are drawn at a time."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -30,7 +34,9 @@ class Services:
     `now` returns seconds since the epoch, `random_bytes(n)` n unpredictable bytes.
     `limits` are the quotas of the account. `certificate_changed(certificate_id)` is called after
     a certificate lost its right to be connected. `policy_epoch` grows whenever any policy or
-    attachment changed: what was compiled from policies at an older epoch is stale.
+    attachment changed: what was compiled from policies at an older epoch is stale. `iam_epoch` is
+    the same for IAM users, roles, access keys and policies; `role_rights` keeps what the policies
+    of roles were compiled to (operations/authorization.py).
     """
 
     account: Account
@@ -47,10 +53,20 @@ class Services:
     ownership_token_seconds: float = 3600.0
     certificate_changed: Callable[[str], None] = lambda _: None
     policy_epoch: int = 0
+    _spare: list[bytes] = field(default_factory=list, init=False, repr=False)
+    iam_epoch: int = 0
+    role_rights: dict[tuple[str, str], tuple[int, Policies]] = field(default_factory=dict)
 
     def new_id(self) -> str:
         """A random UUID, as AWS gives things, groups and generations."""
-        return str(uuid.UUID(bytes=self.random_bytes(16), version=4))
+        try:
+            chosen = self._spare.pop()  # atomic: writer threads call this too
+        except IndexError:
+            # asking the system for 16 bytes costs more than anything else done with them
+            more = self.random_bytes(16 * _SPARE)
+            chosen, *others = (more[at : at + 16] for at in range(0, len(more), 16))
+            self._spare.extend(others)
+        return str(uuid.UUID(bytes=chosen, version=4))
 
     def new_serial(self) -> int:
         """A positive 160-bit certificate serial number (RFC 5280 section 4.1.2.2)."""
@@ -63,7 +79,8 @@ class Call:
 
     Over MQTT `client_id` is the MQTT client id and `identity` the certificate of the connection;
     over HTTP both are empty, and `caller` is who signed the request. `source_ip` is the address
-    of the peer.
+    of the peer; `conditions` are the condition keys for IAM policies the request came with
+    (``aws:SourceIp``, ...). `iam_epoch` is that of the services when the call began.
     """
 
     services: Services
@@ -73,6 +90,11 @@ class Call:
     identity: Identity | None = None
     caller: Caller | None = None
     source_ip: str = ""
+    conditions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    iam_epoch: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "iam_epoch", self.services.iam_epoch)
 
     @property
     def account(self) -> Account:
@@ -94,3 +116,10 @@ class Call:
     def policies_changed(self) -> None:
         """Tells open connections that their compiled policies are stale."""
         self.services.policy_epoch += 1
+
+    def iam_changed(self) -> None:
+        """Makes stale what was compiled from IAM users, roles, access keys and policies.
+
+        To be called after the change is in the store, never before.
+        """
+        self.services.iam_epoch += 1

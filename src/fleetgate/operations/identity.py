@@ -1,8 +1,8 @@
-"""The identity behind a connection."""
+"""The identity behind a connection, and where the connection comes from."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,3 +21,16 @@ class Identity:
     def is_temporary_claim(self) -> bool:
         """Made by CreateProvisioningClaim, for a device that has no certificate of its own yet."""
         return self.template_name is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """What the network shows of a client.
+
+    `address` is its IP address, `server_name` the name it wants to talk to (TLS server name
+    indication, empty when it does not say), `certificate` its certificate in DER form.
+    """
+
+    address: str
+    server_name: str
+    certificate: bytes = field(repr=False)

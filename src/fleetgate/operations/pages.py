@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import msgspec
 
-from fleetgate.errors import InvalidRequestException
+from fleetgate.errors import InvalidRequestException, ServiceError
 from fleetgate.operations.call import Call
 
 T = TypeVar("T")
@@ -45,10 +45,15 @@ def page(
     return items, base64.b64encode(tag + text).decode()
 
 
-def start(call: Call, operation: str, token: str | None) -> list[str | float | int] | None:
+def start(
+    call: Call,
+    operation: str,
+    token: str | None,
+    refusal: type[ServiceError] = InvalidRequestException,
+) -> list[str | float | int] | None:
     """The position inside a page token, None for the first page.
 
-    Raises InvalidRequestException for a token that this operation did not give out.
+    Raises `refusal` for a token that this operation did not give out.
     """
     if not token:
         return None
@@ -58,7 +63,7 @@ def start(call: Call, operation: str, token: str | None) -> list[str | float | i
         sealed = b""
     tag, text = sealed[:_TAG], sealed[_TAG:]
     if not hmac.compare_digest(tag, _seal(call, operation, text)):
-        raise InvalidRequestException(f"`{token[:80]}` is not a page token of {operation}")
+        raise refusal(f"`{token[:80]}` is not a page token of {operation}")
     position: list[str | float | int] = msgspec.json.decode(text)
     return position
 
