@@ -64,6 +64,17 @@ _DEVICE_POLICY = _policy(
     ("Publish Receive", ["topic/devices/${iot:ClientId}/*"]),
     ("Subscribe", ["topicfilter/devices/${iot:ClientId}/*"]),
 )
+_REGISTRATION_POLICY = "arn:aws:iam::aws:policy/service-role/AWSIoTThingsRegistration"
+_TRUST_POLICY = json.dumps(
+    {
+        "Version": "2012-10-17",
+        "Statement": {
+            "Effect": "Allow",
+            "Principal": {"Service": "iot.amazonaws.com"},
+            "Action": "sts:AssumeRole",
+        },
+    }
+)
 _TEMPLATE_BODY = json.dumps(
     {
         "Parameters": {"SerialNumber": {"Type": "String"}},
@@ -151,13 +162,16 @@ class Fleet:
 def set_up(server: Fleetgate, directory: Path) -> Fleet:
     """Creates everything on a new server, through boto3."""
     claim = make_key(directory, "claim")
+    with server.client("iam") as iam:
+        role = iam.create_role(RoleName="bench", AssumeRolePolicyDocument=_TRUST_POLICY)
+        iam.attach_role_policy(RoleName="bench", PolicyArn=_REGISTRATION_POLICY)
     with server.client("iot") as iot:
         iot.create_policy(policyName="bench-claim", policyDocument=_CLAIM_POLICY)
         iot.create_policy(policyName=DEVICE_POLICY_NAME, policyDocument=_DEVICE_POLICY)
         iot.create_provisioning_template(
             templateName=TEMPLATE,
             templateBody=_TEMPLATE_BODY,
-            provisioningRoleArn="arn:aws:iam::000000000000:role/bench",
+            provisioningRoleArn=role["Role"]["Arn"],
             enabled=True,
         )
         made = iot.create_certificate_from_csr(

@@ -1,4 +1,6 @@
-"""What holds for every test: Hypothesis settings, and tests that need a command of the system.
+"""What holds for every test: Hypothesis settings, databases, commands of the system.
+
+A test with the fixture `store` runs twice, on an empty SQLite and on an empty PostgreSQL store.
 
 A test that runs a command of another package says so with ``@pytest.mark.needs("mosquitto")``.
 Where the command is missing the test is left out, and the end of the run names it together with
@@ -7,12 +9,18 @@ the Debian package to install: nothing is left out in silence.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
+
+from fleetgate.store.engine import Store, Tx, empty
+from fleetgate.store.opening import open_store
+from tests.postgresql import Cluster
 
 PACKAGES_FILE = Path(__file__).parents[1] / "tools" / "debian-packages.txt"
 LEFT_OUT = pytest.StashKey[list[tuple[str, list[str]]]]()
@@ -55,6 +63,46 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = keep
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A PostgreSQL server for the whole session; tests that stop one start their own."""
+    with Cluster() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def postgres_store(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """One PostgreSQL store for all tests with `store`: emptying it is quicker than opening one."""
+    url = cluster.socket_url(cluster.create_database())
+    store = open_store(tmp_path_factory.mktemp("postgres-store"), url, 2, 10.0)
+    yield store
+    store.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest) -> str:
+    """The kind of database of this test."""
+    return str(request.param)
+
+
+@pytest.fixture
+def store(database: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """An empty store."""
+    if database == "postgresql":
+        store: Store = request.getfixturevalue("postgres_store")
+        asyncio.run(store.write(_empty))
+        yield store
+    else:
+        store = open_store(tmp_path, "", 2, 10.0)
+        yield store
+        store.close()
+
+
+def _empty(tx: Tx) -> None:
+    empty(tx)
+    tx.run("DELETE FROM setting")
 
 
 def pytest_terminal_summary(

@@ -17,6 +17,9 @@ import typer
 from fleetgate import __version__
 from fleetgate.errors import Error
 
+MIGRATION_SECONDS = 3600.0
+"""How long one statement of a migration may take."""
+
 app = typer.Typer(
     help="AWS IoT device provisioning that you can run yourself.",
     no_args_is_help=True,
@@ -31,6 +34,25 @@ Data = Annotated[
         metavar="DIR", help="Data directory. [env: FLEETGATE_DATA; default: ./fleetgate-data]"
     ),
 ]
+
+
+Database = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="PostgreSQL for the registry, postgresql://USER:PASSWORD@HOST/DATABASE. "
+        "[env: FLEETGATE_DATABASE; default: SQLite in the data directory]",
+    ),
+]
+
+
+_WARNING = (
+    "*" * 76,
+    "* WARNING: --auth off. No signature is checked and no IAM policy is asked:  *",
+    "* every program of this machine that reaches the HTTP API is the root user. *",
+    "* For throw-away use only.                                                  *",
+    "*" * 76,
+)
 
 
 _OVERRIDING = (
@@ -86,6 +108,7 @@ def options(
 @app.command()
 def serve(
     data: Data = None,
+    database: Database = None,
     http: Annotated[
         str | None,
         typer.Option(
@@ -120,6 +143,14 @@ def serve(
         str | None,
         typer.Option(
             metavar="NAME", help="AWS region. [env: FLEETGATE_REGION; default: us-east-1]"
+        ),
+    ] = None,
+    auth: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODE",
+            help="How HTTP callers are known: sigv4, or off: everybody is the root user, for "
+            "throw-away use on loopback addresses. [env: FLEETGATE_AUTH; default: sigv4]",
         ),
     ] = None,
     allow_reset: Annotated[
@@ -163,14 +194,17 @@ def serve(
     from fleetgate.server import configure_logging
     from fleetgate.server import serve as run
     from fleetgate.settings import read_settings, unknown_variables
+    from fleetgate.store.opening import name as store_name
 
     given = {
         "data": data,
+        "database": database,
         "http": http,
         "mqtt": mqtt,
         "host_names": host_name,
         "account": account,
         "region": region,
+        "auth": auth,
         "allow_reset": allow_reset or None,
         "limits": limit,
         "log_level": log_level,
@@ -188,6 +222,12 @@ def serve(
             f"(mutual TLS, CA {endpoints.ca_file})"
         )
         typer.echo(f"  data  {path}")
+        if settings.database:
+            typer.echo(f"  store {store_name(path, settings.database)}")
+        if settings.auth == "off":
+            typer.echo("  AUTH  OFF: whoever reaches the HTTP API may do everything")
+            for line in _WARNING:
+                typer.echo(line, err=True)
         env = f"{_program()} env --data {shlex.quote(str(settings.data))}"
         typer.echo(f'  next  eval "$({env})" && aws iot list-things')
         typer.echo(f"ready in {time.monotonic() - started:.2f} s")
@@ -195,6 +235,26 @@ def serve(
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run(settings, ready))
+
+
+@app.command()
+def migrate(data: Data = None, database: Database = None) -> None:
+    """Bring the registry's schema to this release's version.
+
+    Says from which version to which. The server must not be running; make a backup before. serve
+    does this by itself for SQLite and for an empty PostgreSQL database.
+    """
+    from fleetgate.settings import read_settings
+    from fleetgate.store import opening
+
+    settings = read_settings({"data": data, "database": database}, os.environ, Path.cwd())
+    path = settings.data.absolute()
+    name = opening.name(path, settings.database)
+    before, after = opening.migrate(path, settings.database, MIGRATION_SECONDS)
+    if before == after:
+        typer.echo(f"{name} has schema version {after}: nothing to do")
+    else:
+        typer.echo(f"{name} migrated from schema version {before} to {after}")
 
 
 @app.command()
@@ -236,9 +296,9 @@ def operations() -> None:
     """List the operations this server serves."""
     from fleetgate.operations.dispatch import SERVED
 
-    doors = {"iot": "HTTP (AWS IoT API)", "provisioning": "MQTT (device provisioning API)"}
+    doors = {"provisioning": "MQTT (device provisioning API)"}
     for service, functions in SERVED.items():
-        typer.echo(f"{doors[service]}:")
+        typer.echo(f"{doors.get(service, f'HTTP ({service})')}:")
         for name in sorted(functions):
             typer.echo(f"  {name}")
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gzip
 import importlib.util
+import ipaddress
 import logging
 import os
 import resource
@@ -26,6 +27,7 @@ from fleetgate import data_directory
 from fleetgate.data_directory import Credentials, DataDirectoryError, Endpoints
 from fleetgate.errors import Error, ServiceUnavailableException
 from fleetgate.gateway import services as gateway_services
+from fleetgate.gateway.authentication import Authentication
 from fleetgate.gateway.http import HttpLimits, HttpServer, http_server
 from fleetgate.gateway.mqtt import Gateway
 from fleetgate.gateway.reserved import Reserved
@@ -34,11 +36,12 @@ from fleetgate.gateway.tls_context import server_context
 from fleetgate.names import Account
 from fleetgate.operations import admission, provisioning
 from fleetgate.operations.call import Services
+from fleetgate.operations.credentials import Keyring
 from fleetgate.operations.rsa_keys import RsaKeys
 from fleetgate.pki import issue, token, trust
-from fleetgate.settings import Address, Settings
+from fleetgate.settings import Address, SettingError, Settings
 from fleetgate.store.engine import Store, Tx, add_setting, find_setting
-from fleetgate.store.sqlite import SqliteStore
+from fleetgate.store.opening import open_store
 from fleetgate.wire.model import Service
 
 log = logging.getLogger("fleetgate.server")
@@ -50,16 +53,25 @@ SWEEP_INTERVAL = 30.0
 """Seconds between two looks for certificates whose ownership token ended unused."""
 
 
-def load_iot_model() -> Service:
-    """AWS's own description of the ``iot`` API, from the file botocore ships.
+MODELS = {"iot": "2015-05-28", "iam": "2010-05-08", "sts": "2011-06-15"}
+"""The services that are offered over HTTP, with the versions of their APIs."""
+
+
+def load_model(name: str) -> Service:
+    """AWS's own description of a service of MODELS, from the file botocore ships.
 
     The file is read without importing botocore, which would cost a third of the time to start.
     """
     found = importlib.util.find_spec("botocore")
     if found is None or found.origin is None:
         raise Error("botocore is not installed: it ships the description of the API")
-    path = Path(found.origin).parent / "data/iot/2015-05-28/service-2.json.gz"
-    return Service.from_json(msgspec.json.decode(gzip.decompress(path.read_bytes())), "iot")
+    path = Path(found.origin).parent / "data" / name / MODELS[name] / "service-2.json.gz"
+    return Service.from_json(msgspec.json.decode(gzip.decompress(path.read_bytes())), name)
+
+
+def load_iot_model() -> Service:
+    """The ``iot`` API."""
+    return load_model("iot")
 
 
 def load_provisioning_model() -> Service:
@@ -80,7 +92,12 @@ async def serve(settings: Settings, ready: Callable[[Endpoints, Path], None]) ->
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     path = data_directory.open_directory(settings.data)
     async with contextlib.AsyncExitStack() as stack:
-        store = SqliteStore(path / "registry.db")
+        store = open_store(
+            path,
+            settings.database,
+            settings.database_connections,
+            settings.database_timeout_seconds,
+        )
         stack.callback(store.close)
         data_directory.remove_endpoints(path)
         await store.write(_claim_for_account, path, settings)
@@ -98,11 +115,13 @@ async def serve(settings: Settings, ready: Callable[[Endpoints, Path], None]) ->
         http_sockets = _bind("HTTP", settings.http)
         for listener in http_sockets:
             stack.callback(listener.close)
+        _check_auth(settings, http_sockets)
         credentials = data_directory.load_credentials(path, _given_credentials(settings))
+        keys = Keyring(services, credentials.access_key_id, credentials.secret_access_key)
         rest = Rest(
             services,
-            load_iot_model(),
-            {credentials.access_key_id: credentials.secret_access_key}.get,
+            {name: load_model(name) for name in MODELS},
+            Authentication(keys, settings.auth == "sigv4", services.host_names),
             partial(_reset, services, gateway) if settings.allow_reset else None,
         )
         http = http_server(
@@ -197,15 +216,14 @@ def _gateway(path: Path, services: Services, door: Reserved) -> Gateway:
 
 
 def _claim_for_account(tx: Tx, path: Path, settings: Settings) -> None:
-    """A data directory belongs to one account and region: their names are in every ARN."""
+    """A registry belongs to one account and region: their names are in every ARN."""
     for name, value in (("account", settings.account), ("region", settings.region)):
         found = find_setting(tx, name)
         if found is None:
             add_setting(tx, name, value)
         elif found != value:
-            raise DataDirectoryError(
-                f"the data directory `{path}` belongs to {name} {found}, not {value}"
-            )
+            kind = "registry in the database of" if settings.database else "data directory"
+            raise DataDirectoryError(f"the {kind} `{path}` belongs to {name} {found}, not {value}")
 
 
 def _given_credentials(settings: Settings) -> Credentials | None:
@@ -217,6 +235,7 @@ def _given_credentials(settings: Settings) -> Credentials | None:
 async def _reset(services: Services, gateway: Gateway) -> None:
     await services.store.reset()
     services.policy_epoch += 1
+    services.iam_epoch += 1
     gateway.disconnect_all()
 
 
@@ -259,6 +278,31 @@ def _bind(door: str, address: Address) -> list[socket.socket]:
             listener.close()
         raise Error(f"cannot listen for {door} on {host}:{port}: {error.strerror}") from None
     return bound
+
+
+def _check_auth(settings: Settings, bound: list[socket.socket]) -> None:
+    """Without authentication everybody who reaches the HTTP API is the root user.
+
+    Raises SettingError when that could be somebody on another machine.
+    """
+    if settings.auth != "off":
+        return
+    addresses = [listener.getsockname()[0] for listener in bound]
+    for address in addresses:
+        if not ipaddress.ip_address(address.partition("%")[0]).is_loopback:
+            raise SettingError(
+                f"--auth off: the HTTP API may listen on loopback addresses only, "
+                f"not on {address} (--http {settings.http[0]}:{settings.http[1]})"
+            )
+    if settings.trusted_proxies:
+        raise SettingError(
+            "--auth off: callers of a proxy would be the root user; trusted_proxies has to be empty"
+        )
+    log.warning(
+        "event=authentication-off http=%s cause='--auth off: EVERY caller is the root user; "
+        "no signature and no policy is checked'",
+        ",".join(addresses),
+    )
 
 
 def _url(host: str, port: int) -> str:

@@ -26,6 +26,7 @@ ACCESS_KEY_VARIABLES = ("FLEETGATE_ACCESS_KEY_ID", "FLEETGATE_SECRET_ACCESS_KEY"
 OTHER_VARIABLES = ("FLEETGATE_MQTT_HOST", "FLEETGATE_MQTT_PORT", "FLEETGATE_MQTT_CA")
 """What ``fleetgate env`` sets for devices."""
 
+AUTHENTICATION = ("sigv4", "off")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 Address = tuple[str, int]
@@ -42,7 +43,8 @@ class Settings:
     Addresses are (host, port), port 0 picks a free one; durations are seconds. `host_names` are
     the names and IP addresses under which devices reach the server; the first is what
     DescribeEndpoint answers. `trusted_proxies` are networks whose X-Forwarded-For is believed.
-    `limits` are the quotas of the account.
+    `limits` are the quotas of the account. With `auth` ``off`` nothing is asked of HTTP callers.
+    `database` is a ``postgresql://`` URL, or empty for SQLite in the data directory.
     """
 
     data: Path = Path("fleetgate-data")
@@ -52,12 +54,16 @@ class Settings:
     trusted_proxies: tuple[str, ...] = ()
     account: str = "000000000000"
     region: str = "us-east-1"
+    auth: str = "sigv4"
     allow_reset: bool = False
     log_level: str = "info"
     issuer: str = ""
     ownership_token_seconds: float = 3600.0
     provisioning_claim_seconds: float = 300.0
     limits: Limits = field(default_factory=Limits)
+    database: str = field(default="", repr=False)
+    database_connections: int = 8
+    database_timeout_seconds: float = 10.0
     access_key_id: str | None = None
     secret_access_key: str | None = field(default=None, repr=False)
 
@@ -133,7 +139,7 @@ def _parse(name: str, value: Any, source: str) -> Any:
     try:
         return _PARSERS[name](value)
     except (ValueError, TypeError) as error:
-        shown = "" if name == "secret_access_key" else f" `{value}`"
+        shown = "" if name in ("secret_access_key", "database") else f" `{value}`"
         raise SettingError(f"{source}: {name}{shown}: {error}") from None
 
 
@@ -185,6 +191,26 @@ def _switch(value: Any) -> bool:
     return known[str(value).lower()]
 
 
+def _database(value: Any) -> str:
+    if value == "":
+        return ""
+    if not isinstance(value, str) or not re.match(r"postgres(ql)?://", value):
+        raise ValueError(
+            "postgresql://USER:PASSWORD@HOST:PORT/DATABASE is expected, or nothing for SQLite"
+        )
+    return value
+
+
+def _count(least: int, most: int) -> Callable[[Any], int]:
+    def parse(value: Any) -> int:
+        text = str(value)
+        if not (text.isascii() and text.isdigit() and least <= int(text[:9]) <= most):
+            raise ValueError(f"a whole number from {least} to {most} is expected")
+        return int(text)
+
+    return parse
+
+
 def _seconds(value: Any) -> float:
     try:
         seconds = float(value)
@@ -227,12 +253,16 @@ _PARSERS: Mapping[str, Callable[[Any], Any]] = {
     "trusted_proxies": _networks,
     "account": _matching(r"[0-9]{12}", "12 digits are expected"),
     "region": _matching(r"[a-z0-9-]{1,32}", "a name such as us-east-1 is expected"),
+    "auth": _matching("|".join(AUTHENTICATION), "sigv4 or off is expected"),
     "allow_reset": _switch,
     "log_level": _matching("|".join(LOG_LEVELS), f"one of {', '.join(LOG_LEVELS)} is expected"),
     "issuer": _matching(r"[^\x00-\x1f]{1,200}", "1 to 200 printable characters are expected"),
     "ownership_token_seconds": _seconds,
     "provisioning_claim_seconds": _seconds,
     "limits": _limits,
+    "database": _database,
+    "database_connections": _count(2, 100),
+    "database_timeout_seconds": _seconds,
     "access_key_id": _matching(r"\w{16,128}", "16 to 128 letters, digits or _ are expected"),
     "secret_access_key": _matching(r"\S{1,128}", "1 to 128 characters without blanks"),
 }

@@ -9,7 +9,14 @@ from typing import Any
 
 import pytest
 
-from tests.integration.fleet import ALLOW_ALL, Fleet, Identity, create_fleet, create_identity
+from tests.integration.fleet import (
+    ALLOW_ALL,
+    Fleet,
+    Identity,
+    create_fleet,
+    create_identity,
+    create_role,
+)
 from tests.integration.fleet import policy_document as document
 from tests.integration.paho_device import PahoDevice, onboard
 from tests.integration.server import Server, http
@@ -21,6 +28,7 @@ _numbers = itertools.count(1)
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The shared server. Tests that kill, reset or reconfigure one start their own."""
     with Server(tmp_path_factory.mktemp("server") / "data") as running:
+        create_role(running)
         yield running
 
 

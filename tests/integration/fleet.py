@@ -17,6 +17,7 @@ from cryptography.x509.oid import NameOID
 from tests.integration.server import ACCOUNT, REGION, Server
 
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/Provisioning"
+REGISTRATION_POLICY = "arn:aws:iam::aws:policy/service-role/AWSIoTThingsRegistration"
 
 KEYS = "$aws/certificates/create"
 CSR = "$aws/certificates/create-from-csr"
@@ -154,8 +155,40 @@ def template_body(name: str, policy: str) -> str:
     )
 
 
+def trust_document(service: str = "iot.amazonaws.com") -> str:
+    return policy_document(
+        {"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}
+    )
+
+
+def create_role(
+    server: Server,
+    name: str = "Provisioning",
+    *statements: Mapping[str, Any],
+    trust: str = "iot.amazonaws.com",
+) -> str:
+    """A role for templates, made unless it is there; its ARN.
+
+    It trusts `trust` and has the rights of `statements`, those of AWS's managed policy without.
+    """
+    iam = server.client("iam")
+    try:
+        iam.create_role(RoleName=name, AssumeRolePolicyDocument=trust_document(trust))
+        if statements:
+            document = policy_document(*statements)
+            iam.put_role_policy(RoleName=name, PolicyName="rights", PolicyDocument=document)
+        else:
+            iam.attach_role_policy(RoleName=name, PolicyArn=REGISTRATION_POLICY)
+    except iam.exceptions.EntityAlreadyExistsException:
+        pass
+    finally:
+        iam.close()
+    return f"arn:aws:iam::{ACCOUNT}:role/{name}"
+
+
 def create_fleet(server: Server, directory: Path, name: str) -> Fleet:
     """Set up everything a fleet called `name` needs, through boto3."""
+    create_role(server)
     iot = server.iot
     template, device, claim = f"{name}-template", f"{name}-device", f"{name}-claim"
     iot.create_policy(policyName=device, policyDocument=device_document(name))

@@ -191,9 +191,14 @@ class Server:
         return self._iot
 
     def client(
-        self, *, region: str = REGION, parameter_validation: bool = True, **credentials: str
+        self,
+        service: str = "iot",
+        *,
+        region: str = REGION,
+        parameter_validation: bool = True,
+        **credentials: str,
     ) -> Any:
-        """A new boto3 `iot` client, without retries; `credentials` replace those of the file.
+        """A new boto3 client, without retries; `credentials` replace those of the file.
 
         The caller closes it.
         """
@@ -207,7 +212,7 @@ class Server:
         session.set_config_variable("credentials_file", str(self.data / "credentials"))
         session.set_config_variable("config_file", os.devnull)
         return boto3.Session(botocore_session=session, region_name=region).client(
-            "iot",
+            service,
             endpoint_url=self.http_url,
             config=config,
             **credentials,
