@@ -8,6 +8,7 @@ so, and goes when it is closed. PostgreSQL refuses to run as root: then it runs 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import importlib.util
 import itertools
@@ -29,6 +30,7 @@ PASSWORD = "p@ss/w:rd%1"
 QUOTED_PASSWORD = "p%40ss%2Fw%3Ard%251"
 STARTED_WITHIN = 30.0
 
+_libc = ctypes.CDLL(None)
 _numbers = itertools.count(1)
 
 
@@ -121,6 +123,7 @@ class Cluster:
                     stdout=log,
                     stderr=log,
                     start_new_session=True,
+                    preexec_fn=_end_with_parent,  # noqa: PLW1509 - no lock is taken in it
                 )
             while self._process.poll() is None:
                 with contextlib.suppress(psycopg.OperationalError):
@@ -178,6 +181,11 @@ class Cluster:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _end_with_parent() -> None:
+    """A test run that is killed leaves no server behind (prctl(2), PR_SET_PDEATHSIG)."""
+    _libc.prctl(1, signal.SIGQUIT)
 
 
 def _free_port() -> int:

@@ -21,12 +21,10 @@ import typer.main
 from fleetgate import settings
 from fleetgate.cli import app
 from fleetgate.domain.limits import Limits
-from fleetgate.operations import dispatch
 from fleetgate.settings import Settings
-from tools import limits_table
+from tools import coverage_page, limits_table
 
 ROOT = Path(__file__).parents[1]
-OPERATIONS_PAGE = ROOT / "docs" / "operations.md"
 PAGES = sorted(
     {
         *ROOT.glob("*.md"),
@@ -161,23 +159,6 @@ def unparsable_blocks(text: str) -> list[str]:
     return broken
 
 
-def listed_operations(text: str) -> dict[str, list[str]]:
-    """Service -> operations, of a page with a heading per service (its name in back-ticks).
-
-    An operation is a row of a table or an item of a list that begins with its name.
-    """
-    listed: dict[str, list[str]] = {}
-    service = ""
-    for line in prose(text).splitlines():
-        if heading := re.match(r"#+ .*`(\w+)`", line):
-            service = heading[1]
-        elif line.startswith("#"):
-            service = ""
-        elif service and (row := re.match(r"(?:\||[-*]) *`([A-Z]\w+)`", line)):
-            listed.setdefault(service, []).append(row[1])
-    return listed
-
-
 # --- this project's pages -------------------------------------------------------------------------
 
 
@@ -210,7 +191,6 @@ def make_targets() -> set[str]:
 
 
 ALL_TEXT = "\n\n".join(page.read_text() for page in PAGES)
-SERVED_SERVICES = sorted(dispatch.SERVED)
 
 
 @every_page
@@ -256,14 +236,19 @@ def test_the_changelog_has_a_place_for_the_next_release() -> None:
     assert "\n## [Unreleased]\n" in (ROOT / "CHANGELOG.md").read_text()
 
 
-@pytest.mark.parametrize("service", SERVED_SERVICES)
-def test_the_operations_page_lists_exactly_what_is_served(service: str) -> None:
-    listed = listed_operations(OPERATIONS_PAGE.read_text()).get(service, [])
-    assert sorted(listed) == sorted(dispatch.SERVED[service])
+def test_the_coverage_page_is_current() -> None:
+    """Made of the operations' docstrings and operations/scope.py, by tools/coverage_page.py."""
+    command = "run .venv/bin/python tools/coverage_page.py"
+    assert coverage_page.PAGE.read_text() == coverage_page.page(), command
 
 
-def test_the_operations_page_lists_no_other_service() -> None:
-    assert sorted(listed_operations(OPERATIONS_PAGE.read_text())) == SERVED_SERVICES
+@pytest.mark.parametrize("service", coverage_page.models())
+def test_the_coverage_page_lists_every_operation_once(service: str) -> None:
+    names = coverage_page.models()[service]
+    assert coverage_page.unaccounted(service, names) == []
+    rows = re.findall(r"^\| (`.+?`) \|", coverage_page.section(service, names), re.MULTILINE)
+    listed = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    assert sorted(listed) == sorted(names)
 
 
 # --- the rules themselves -------------------------------------------------------------------------
@@ -321,11 +306,6 @@ def test_a_block_that_does_not_parse_is_found() -> None:
     bad = "- item:\n  ```python\n  def f(:\n  ```\n```json\n{,}\n```\n```toml\na =\n```\n"
     assert unparsable_blocks(good) == []
     assert len(unparsable_blocks(bad)) == 3
-
-
-def test_operations_are_read_from_tables_and_lists() -> None:
-    page = "- `A`\n## `iot`\n| `CreateThing` | x |\n- `GetPolicy`: y\n## Else\n- `No`\n"
-    assert listed_operations(page) == {"iot": ["CreateThing", "GetPolicy"]}
 
 
 def test_every_limit_is_documented() -> None:

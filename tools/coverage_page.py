@@ -8,7 +8,7 @@ not by the table in ``operations/scope.py``.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 import botocore.loaders
@@ -27,7 +27,6 @@ Every operation of AWS's service models for `iot`, `iam` and `sts`, and of the p
 MQTT. One that is not served answers 501 `NotImplementedException` with the reason below.
 `fleetgate operations` prints what is served. Parameters, answers and errors are those of the AWS
 API references; [divergences](divergences.md) has what differs.
-
 """
 
 _TITLES = {
@@ -48,7 +47,7 @@ def models() -> dict[str, tuple[str, ...]]:
     return {**names, "provisioning": load_provisioning_model().names}
 
 
-def unaccounted(service: str, names: Iterable[str]) -> list[str]:
+def unaccounted(service: str, names: Sequence[str]) -> list[str]:
     """Operations that are neither served nor left out for a reason, or both, or unknown."""
     served = set(SERVED.get(service, {}))
     left_out = [name for group in LEFT_OUT.get(service, ()) for name in group.operations]
@@ -60,29 +59,35 @@ def note(service: str, name: str) -> str:
     """The first paragraph of the docstring without the operation's name."""
     text = (inspect.getdoc(SERVED[service][name]) or "").partition("\n\n")[0]
     sentence = " ".join(text.split()).removeprefix(name).lstrip(":. ").rstrip(".")
-    refused = UNOFFERED_MEMBERS.get(name, ()) if service == "iot" else ()
+    refused = UNOFFERED_MEMBERS.get(name, ())
     if refused:
-        sentence += f" (refused: {', '.join(refused)})"
+        sentence += f"; refused: {', '.join(f'`{_model_name(each)}`' for each in refused)}"
     return sentence.strip()
+
+
+def _model_name(member: str) -> str:
+    """``serial_number`` -> ``SerialNumber``, as the models of IAM and STS have it."""
+    return "".join(part.capitalize() for part in member.split("_"))
+
+
+def section(service: str, names: Sequence[str]) -> str:
+    """The text about one service: what is served, then what is not."""
+    here = sorted(name for name in names if name in SERVED.get(service, {}))
+    parts = [f"## {_TITLES[service]}\n\n{len(here)} of {len(names)} are served.\n\n"]
+    parts += ["| Operation | |\n|---|---|\n"]
+    parts += [f"| `{name}` | {note(service, name)} |\n" for name in here]
+    groups = LEFT_OUT.get(service, ())
+    if groups:
+        parts += [f"\n### Not served of `{service}`\n\n| Operations | Reason |\n|---|---|\n"]
+    for group in groups:
+        listed = ", ".join(f"`{name}`" for name in sorted(group.operations))
+        parts += [f"| {listed} | {group.reason} |\n"]
+    return "".join(parts)
 
 
 def page() -> str:
     """The text of the whole page."""
-    parts = [_HEAD]
-    for service, names in models().items():
-        served = SERVED.get(service, {})
-        here = [name for name in names if name in served]
-        parts += [f"## {_TITLES[service]}\n\n", f"{len(here)} of {len(names)} are served.\n\n"]
-        parts += ["| Operation | |\n|---|---|\n"]
-        parts += [f"| `{name}` | {note(service, name)} |\n" for name in sorted(here)]
-        groups = LEFT_OUT.get(service, ())
-        if groups:
-            parts += [f"\n### Not served of `{service}`\n\n| Operations | Reason |\n|---|---|\n"]
-        for group in groups:
-            listed = ", ".join(f"`{name}`" for name in sorted(group.operations))
-            parts += [f"| {listed} | {group.reason} |\n"]
-        parts += ["\n"]
-    return "".join(parts).rstrip("\n") + "\n"
+    return "\n".join([_HEAD, *(section(service, names) for service, names in models().items())])
 
 
 if __name__ == "__main__":

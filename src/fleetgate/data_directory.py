@@ -3,7 +3,7 @@
     ca.key               the authority that signs device certificates: its key and certificate
     ca.pem               its certificate alone, for those who trust it; written again if missing
     server.pem, .key     the TLS certificate of the gateway, issued anew at every start
-    token.key            32 bytes: seals ownership and page tokens
+    token.key            32 bytes: seals ownership, page and session tokens, and secret access keys
     credentials          the root user's access key, in AWS's INI format
     endpoints.json       where a running server is; absent while none runs
     registry.db          the registry (SQLite)

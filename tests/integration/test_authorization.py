@@ -559,6 +559,8 @@ def test_a_presigned_query(callers: Callers) -> None:
         answer = http(url)
         assert answer.status == 200
         assert b"<GetCallerIdentityResult>" in answer.body
+        posted = http(sts.generate_presigned_url("get_caller_identity"), method="POST", body=b"")
+        assert posted.status == 200
         answer = http(url.replace("GetCallerIdentity", "GetSessionToken"))
         assert answer.status == 403
         assert b"<Code>SignatureDoesNotMatch</Code>" in answer.body

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.integration.fleet import ACCOUNT, arn, create_role
+from tests.integration.fleet import arn, create_role
 from tests.integration.refusal import members, pages, refusal
-from tests.integration.server import Server
+from tests.integration.server import ACCOUNT, Server
 
 
 def recent(moment: datetime) -> bool:

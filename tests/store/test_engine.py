@@ -83,7 +83,7 @@ def test_a_full_disk_fails_the_write_and_not_the_server(store: Store) -> None:
 
 def test_more_writes_than_may_wait_are_refused(store: Store) -> None:
     gate = threading.Event()
-    store._jobs.maxsize = 2
+    store._most = 2
 
     def hold(tx: Tx) -> bool:
         return gate.wait(10)

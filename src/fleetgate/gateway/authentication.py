@@ -103,7 +103,7 @@ class Authentication:
         if not self.required:
             refuse_web_pages(request.scope, self.host_names)
             body = await self.bodies.read(sent)
-            return Authenticated(self.keys.root(), signing_name(request.scope), body)
+            return Authenticated(self.keys.root, signing_name(request.scope), body)
         signed = sigv4.parse_authorization(
             request.method, request.path, request.fields, request.headers
         )

@@ -146,7 +146,8 @@ class Rest:
             raise UnknownOperationException(
                 f"operations of {service} are at POST /, not {request.method} {request.path[:200]}"
             )
-        form = body if request.method == "POST" else request.scope["query_string"]
+        # a presigned request has its form in the query, whatever its method
+        form = body or request.scope["query_string"]
         content_type = header(request.scope, b"content-type") if body else query.FORM
         operation, params = query.decode_request(self.models[service], form, content_type)
         result = await invoke(call, service, operation, params)

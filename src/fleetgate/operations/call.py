@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Concatenate, ParamSpec, TypeVar
@@ -66,7 +65,11 @@ class Services:
             more = self.random_bytes(16 * _SPARE)
             chosen, *others = (more[at : at + 16] for at in range(0, len(more), 16))
             self._spare.extend(others)
-        return str(uuid.UUID(bytes=chosen, version=4))
+        digits = chosen.hex()
+        variant = "89ab"[chosen[8] & 3]  # RFC 9562 section 5.4
+        return (
+            f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+        )
 
     def new_serial(self) -> int:
         """A positive 160-bit certificate serial number (RFC 5280 section 4.1.2.2)."""

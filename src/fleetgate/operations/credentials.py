@@ -115,9 +115,9 @@ class Keyring:
     root_secret: str = field(repr=False)
     _kept: dict[tuple[str, str | None], tuple[int, Found]] = field(default_factory=dict)
     _noted: dict[str, float] = field(default_factory=dict)
+    _root: Caller = field(init=False)
 
-    def root(self) -> Caller:
-        """The root user."""
+    def __post_init__(self) -> None:
         account = self.services.account
         arn = account.iam_arn("root")
         values = {
@@ -126,7 +126,7 @@ class Keyring:
             "aws:PrincipalType": ("Account",),
             "aws:userid": (account.id,),
         }
-        return Caller(
+        self._root = Caller(
             account.id,
             arn,
             account.id,
@@ -136,6 +136,11 @@ class Keyring:
             asks_for_values=False,
         )
 
+    @property
+    def root(self) -> Caller:
+        """The root user."""
+        return self._root
+
     async def find(self, access_key: str, session_token: str | None, now: float) -> Found | None:
         """What is known of an access key, with its session token if it has one.
 
@@ -143,7 +148,7 @@ class Keyring:
         was given to is gone. Raises ExpiredTokenException.
         """
         if access_key == self.root_key and session_token is None:
-            return Found(self.root_secret, self.root())
+            return Found(self.root_secret, self.root)
         epoch = self.services.iam_epoch  # before the store is read: what changes later is noticed
         kept = self._kept.get((access_key, session_token))
         if kept is not None and kept[0] == epoch:
@@ -190,7 +195,7 @@ class Keyring:
     async def _find_session(self, secret: str, claims: Claims) -> Found | None:
         caller: Caller | None
         if claims.principal_arn == self.services.account.iam_arn("root"):
-            root = self.root()
+            root = self.root
             caller = replace(
                 root,
                 access_key_id=claims.access_key_id,

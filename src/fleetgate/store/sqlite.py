@@ -1,12 +1,13 @@
 """The store on SQLite: one file, one writer, group commit.
 
 Theory of operation. What an operation wants of the store is a plain synchronous function
-``fn(tx, ...)``. :meth:`Store.write` hands it to the one writer thread, which runs all jobs that
-are waiting inside one transaction, each under a SAVEPOINT of its own: a job that raises is
-undone alone, and one ``fsync`` pays for the whole batch. A job's result is given back only after
-the COMMIT that carries it, so what an answer says is on the disk (WAL, ``synchronous=FULL``)
-before the answer leaves. :meth:`Store.read` runs on the caller's thread on a connection of its
-own, inside a read transaction: it sees exactly what has been committed.
+``fn(tx, ...)``. :meth:`SqliteStore.write` gathers what one turn of the event loop wants written
+and hands it to the one writer thread, which runs all jobs that are waiting inside one
+transaction, each under a SAVEPOINT of its own: a job that raises is undone alone, and one
+``fsync`` pays for the whole batch. A job's result is given back only after the COMMIT that
+carries it, so what an answer says is on the disk (WAL, ``synchronous=FULL``) before the answer
+leaves. :meth:`SqliteStore.read` runs on the caller's thread on a connection of its own, inside a
+read transaction: it sees exactly what has been committed.
 
 Only one process may own a data directory; an advisory lock on a file beside the database says so.
 
@@ -95,7 +96,10 @@ class SqliteStore:
                 raise StoreError(f"the registry `{path}` cannot be opened: {error}") from None
             self._close_files = undo.pop_all().close
         self._read_tx = SqliteTx(self._read_connection)
-        self._jobs: queue.Queue[_Job | None] = queue.Queue(QUEUE)
+        self._jobs: queue.SimpleQueue[list[_Job] | None] = queue.SimpleQueue()
+        self._gathered: dict[asyncio.AbstractEventLoop, list[_Job]] = {}
+        self._most = QUEUE
+        self._taken_in = self._done = 0  # jobs; each is counted on one thread alone
         self._writer = threading.Thread(target=self._work, name="fleetgate-writer")
         self._writer.start()
 
@@ -107,13 +111,19 @@ class SqliteStore:
         Raises what `fn` raises (nothing is stored then), or ServiceUnavailableException when
         too many jobs wait.
         """
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        try:
-            self._jobs.put_nowait((lambda tx: fn(tx, *args, **kwargs), future))
-        except queue.Full:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        if self._taken_in - self._done >= self._most:
             raise ServiceUnavailableException(
-                f"{QUEUE} writes are waiting for the disk; try again"
-            ) from None
+                f"{self._most} writes are waiting for the disk; try again"
+            )
+        self._taken_in += 1
+        gathered = self._gathered.get(loop)
+        if gathered is None:
+            gathered = self._gathered[loop] = []
+            # the requests that were read in this turn of the loop share a commit
+            loop.call_soon(self._hand_over, loop)
+        gathered.append((lambda tx: fn(tx, *args, **kwargs), future))
         return await future
 
     async def read(
@@ -132,27 +142,36 @@ class SqliteStore:
 
     def close(self) -> None:
         """Finishes the jobs that wait, closes the file and gives the directory free."""
+        for loop in list(self._gathered):
+            self._hand_over(loop)
         self._jobs.put(None)
         self._writer.join()
         self._close_files()
+
+    def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
+        gathered = self._gathered.pop(loop, None)
+        if gathered:
+            self._jobs.put(gathered)
 
     def _work(self) -> None:
         """The writer thread: batches until the closing mark."""
         open_ = True
         while open_:
-            batch = [self._jobs.get()]
-            while len(batch) < BATCH and batch[-1] is not None:
+            handed = self._jobs.get()
+            batch = handed or []
+            while handed is not None and len(batch) < BATCH:
                 try:
-                    batch.append(self._jobs.get_nowait())
+                    handed = self._jobs.get_nowait()
                 except queue.Empty:
                     break
-            open_ = batch[-1] is not None
-            self._commit([job for job in batch if job is not None])
+                batch += handed or []
+            open_ = handed is not None
+            for start in range(0, len(batch), BATCH):
+                self._commit(batch[start : start + BATCH])
+            self._done += len(batch)
 
     def _commit(self, jobs: list[_Job]) -> None:
         """One transaction over `jobs`; futures are resolved after its COMMIT."""
-        if not jobs:
-            return
         connection = self._write_connection
         tx = SqliteTx(connection)
         outcomes: list[_Outcome] = []
@@ -213,6 +232,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA busy_timeout = 5000")
+        connection.execute("PRAGMA temp_store = MEMORY")
     except sqlite3.Error:
         connection.close()
         raise
