@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from fleetgate.errors import (
     CertificateStateException,
     CertificateValidationException,
+    DeleteConflictException,
     InvalidRequestException,
     LimitExceededException,
     RegistrationCodeValidationException,
@@ -219,6 +220,15 @@ def test_a_named_template_has_to_exist(registry: Registry) -> None:
         register(registry, authority(), registration_config=config)
     with pytest.raises(ResourceNotFoundException, match="lamps"):
         registry.call("UpdateCACertificate", certificate_id=id_, registration_config=config)
+
+
+def test_a_template_a_ca_names_cannot_be_deleted(registry: Registry) -> None:
+    template(registry, "lamps")
+    id_ = register(registry, authority(), registration_config={"templateName": "lamps"})
+    with pytest.raises(DeleteConflictException, match=id_):
+        registry.call("DeleteProvisioningTemplate", template_name="lamps")
+    registry.call("UpdateCACertificate", certificate_id=id_, remove_auto_registration=True)
+    registry.call("DeleteProvisioningTemplate", template_name="lamps")
 
 
 def test_a_registration_config_is_kept_replaced_and_removed(registry: Registry) -> None:

@@ -142,6 +142,8 @@ class _HttpConnection(HttpToolsProtocol):
         self.thrown_away = 0
         self.in_head = False
         self.timer: asyncio.TimerHandle | None = None
+        self.deadline = 0.0
+        self.then: Callable[[], None] | None = None
         self.write_timer: asyncio.TimerHandle | None = None
 
     # --- the transport -----------------------------------------------------------------------
@@ -164,6 +166,9 @@ class _HttpConnection(HttpToolsProtocol):
         """Ends the timers."""
         self._unset_keepalive_if_required()
         self._stop_timer()
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
         if self.write_timer is not None:
             self.write_timer.cancel()
             self.write_timer = None
@@ -314,11 +319,28 @@ class _HttpConnection(HttpToolsProtocol):
         self._refuse(HTTPStatus.REQUEST_TIMEOUT)
 
     def _await(self, seconds: float, then: Callable[[], None]) -> None:
-        """Calls `then` when nothing else is awaited before."""
-        self._stop_timer()
-        self.timer = self.loop.call_later(seconds, then)
+        """Calls `then` when nothing else is awaited before.
 
-    def _stop_timer(self) -> None:
-        if self.timer is not None:
+        A request awaits three things one after the other, nearly always in vain: the timer that
+        runs is left alone when it ends before the new deadline, and looks again when it ends.
+        """
+        self.deadline = self.loop.time() + seconds
+        self.then = then
+        if self.timer is not None and self.timer.when() > self.deadline:
             self.timer.cancel()
             self.timer = None
+        if self.timer is None:
+            self.timer = self.loop.call_at(self.deadline, self._due)
+
+    def _due(self) -> None:
+        self.timer = None
+        if self.then is None:
+            return
+        if self.loop.time() < self.deadline:
+            self.timer = self.loop.call_at(self.deadline, self._due)
+            return
+        then, self.then = self.then, None
+        then()
+
+    def _stop_timer(self) -> None:
+        self.then = None

@@ -25,7 +25,7 @@ from fleetgate.operations.certificates import issue_certificate, load_public_key
 from fleetgate.operations.registration import parsed_template
 from fleetgate.operations.tags import Tags, add_tags, checked_tags
 from fleetgate.pki import keys
-from fleetgate.store import certificates, templates
+from fleetgate.store import ca_certificates, certificates, templates
 from fleetgate.store.engine import Tx
 from fleetgate.store.tags import remove_tags
 
@@ -144,6 +144,12 @@ async def delete_provisioning_template(call: Call, template_name: str) -> dict[s
 
     def change(tx: Tx) -> list[str]:
         require_template(tx, template_name)
+        users = ca_certificates.list_ca_certificates(tx, template_name, None, 1, ascending=True)
+        if users:
+            raise DeleteConflictException(
+                f"template {template_name} is named by the registration configuration of CA "
+                f"certificate {users[0].certificate_id}: change that with UpdateCACertificate first"
+            )
         templates.remove_template(tx, template_name)
         remove_tags(tx, template_arn(call.account, template_name))
         return certificates.remove_provisioning_claims(tx, template_name)

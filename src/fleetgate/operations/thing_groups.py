@@ -94,13 +94,15 @@ async def describe_thing_group(call: Call, thing_group_name: str) -> dict[str, A
         "version": group.version,
         "thingGroupProperties": {
             "thingGroupDescription": group.description,
-            "attributePayload": {"attributes": group.attributes},
+            # AWS leaves out what a group has nothing of (AWS CLI examples, describe-thing-group)
+            "attributePayload": {"attributes": group.attributes} if group.attributes else None,
         },
         "thingGroupMetadata": {
             "parentGroupName": group.parent_group_name,
             "rootToParentThingGroups": _described(
                 call.account, [above.thing_group_name for above in ancestors]
-            ),
+            )
+            or None,
             "creationDate": group.created_at,
         },
     }

@@ -40,6 +40,8 @@ _MISMATCH = (
     "The request signature we calculated does not match the signature you provided. Check your "
     "AWS Secret Access Key and signing method. Consult the service documentation for details."
 )
+_PLAIN_PATH = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*)+")
+"""A path that is its own canonical form: no empty segment, no dot segment, nothing to encode."""
 _SIGNATURE = re.compile(r"[0-9a-f]{64}")
 _QUERY_FIELDS = (
     *("X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Date"),
@@ -334,6 +336,8 @@ def _canonical(
 def _canonical_path(path: str) -> str:
     """The path without dot segments and empty ones, encoded once more (RFC 3986 section 5.2.4;
     every service but S3 encodes what already is encoded)."""
+    if _PLAIN_PATH.fullmatch(path):
+        return path
     segments: list[str] = []
     for segment in path.split("/"):
         if segment == "..":
@@ -349,7 +353,7 @@ def _encoded(text: str) -> str:
 
 
 def _folded(value: str) -> str:
-    return " ".join(value.split())
+    return " ".join(value.split()) if " " in value or not value.isprintable() else value
 
 
 # --- whether it is for here and now -----------------------------------------------------------

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 EARLIEST = datetime(1, 1, 1, tzinfo=UTC).timestamp()
 LATEST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()
@@ -38,6 +39,7 @@ def from_iso8601(text: str) -> float:
     return moment + offset if match[8] == "-" else moment - offset
 
 
+@lru_cache(maxsize=64)  # the requests of a second have the same
 def from_basic(text: str) -> float:
     """``20260102T030405Z``, the form Signature Version 4 uses. Raises ValueError."""
     match = _BASIC.fullmatch(text)
