@@ -76,7 +76,7 @@ def cluster() -> Iterator[Cluster]:
 def postgres_store(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     """One PostgreSQL store for all tests with `store`: emptying it is quicker than opening one."""
     url = cluster.socket_url(cluster.create_database())
-    store = open_store(tmp_path_factory.mktemp("postgres-store"), url, 2, 10.0)
+    store = open_store(tmp_path_factory.mktemp("postgres-store"), url, 8, 10.0)
     yield store
     store.close()
 

@@ -56,10 +56,14 @@ def _user() -> str | None:
 
 
 class Cluster:
-    """A PostgreSQL server. With `durable` it waits for the disk as in real life."""
+    """A PostgreSQL server. With `durable` it waits for the disk as in real life.
+
+    `by_language` says whether it sorts by the rules of a language (Debian's does).
+    """
 
     def __init__(self, *, durable: bool = False) -> None:
         self._durable = durable
+        self.by_language = False
         self._process: subprocess.Popen[bytes] | None = None
         self.directory = Path(tempfile.mkdtemp(prefix="fleetgate-postgresql-", dir="/tmp"))
         self.port = _free_port()
@@ -77,6 +81,7 @@ class Cluster:
         common += ["--auth-local=trust", "--auth-host=scram-sha-256", "-D", str(self.data)]
         for sorting in (["--locale-provider=icu", "--icu-locale=en-US"], []):
             done = self._run("initdb", *common, *sorting, "--locale=C.UTF-8")
+            self.by_language = bool(sorting)
             if done.returncode == 0:
                 return
             shutil.rmtree(self.data, ignore_errors=True)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from fleetgate.errors import ServiceUnavailableException
 from fleetgate.mqtt.packets import (
     Connack,
     Connect,
@@ -106,6 +107,21 @@ def test_a_certificate_that_is_not_admitted_is_refused(
     (line,) = [line for line in log if line.startswith("event=refused")]
     for word in ("client='lamp'", running.device.certificate_id, "peer=127.0.0.1:", "registered"):
         assert word in line
+
+
+@pytest.mark.parametrize(("version", "code"), [(4, 3), (5, 0x88)])
+def test_a_registry_that_is_away_lets_nobody_in_and_says_so(
+    running: Running, log: list[str], version: Version, code: int
+) -> None:
+    async def away() -> None:
+        raise ServiceUnavailableException("the database cannot be reached")
+
+    running.before_admission = away
+    with running.raw() as device:
+        device.send(Connect("lamp", version=version))
+        assert device.expect(Connack).reason_code == code
+        assert device.is_closed()
+    assert any("cannot be reached" in line for line in log)
 
 
 @pytest.mark.parametrize(("version", "code"), [(4, 3), (5, 0x80)])
@@ -227,6 +243,21 @@ def test_policies_that_cannot_be_loaded_end_the_connection(running: Running) -> 
         device.send(Pingreq())
         assert device.expect(Disconnect).reason_code == 0x80
         assert device.is_closed()
+
+
+def test_a_registry_that_is_away_when_policies_changed_is_waited_for(running: Running) -> None:
+    tries = itertools.count(1)
+
+    async def away() -> None:
+        if next(tries) < 3:
+            raise ServiceUnavailableException("the database cannot be reached")
+
+    with running.connect("lamp", 5) as device:
+        running.before_policies = away
+        running.epoch += 1
+        device.send(Pingreq())
+        device.expect(Pingresp)
+    assert next(tries) == 4
 
 
 @VERSIONS

@@ -288,23 +288,39 @@ def test_what_is_not_http_is_refused(door: Door, data: bytes) -> None:
     assert received(door.connect(data)).startswith(b"HTTP/1.1 400 ")
 
 
-def test_there_is_a_bound_of_connections(open_door: Callable[..., Door]) -> None:
-    door = open_door(max_connections=3, head_timeout=PATIENCE)
+BUSY = b"POST /x HTTP/1.1\r\nhost: h\r\ncontent-length: 5\r\n\r\n123"
+
+
+def test_there_is_a_bound_of_connections(open_door: Callable[..., Door], echo: Echo) -> None:
+    door = open_door(max_connections=3, body_timeout=PATIENCE)
     with log_lines("fleetgate.http") as lines:
-        kept = [door.connect(GET) for _ in range(3)]
-        for connection in kept:
-            answered(connection, b"0")
+        kept = [door.connect(BUSY) for _ in range(3)]
+        until = time.monotonic() + PATIENCE
+        while echo.requests < 3 and time.monotonic() < until:
+            time.sleep(0.005)
         for _ in range(5):
             assert received(door.connect()) in {b"", b"<reset>"}
     turned = [line for line in lines if "event=turned-away" in line]
     assert len(turned) == 1
-    kept.pop().close()
-    until = time.monotonic() + PATIENCE
-    while len(door) == 3 and time.monotonic() < until:
-        time.sleep(0.005)
-    kept.append(door.connect(GET))
-    answered(kept[-1], b"0")
     for connection in kept:
+        connection.sendall(b"45")
+        answered(connection, b"5")
+        connection.close()
+
+
+@pytest.mark.parametrize("said", [b"", b"G", b"GET / HTTP/1.1\r\nhost", GET])
+def test_who_only_waits_makes_room(open_door: Callable[..., Door], said: bytes) -> None:
+    """Connections without a request keep nobody out, however many there are."""
+    door = open_door(max_connections=3, head_timeout=PATIENCE)
+    idle = [door.connect(said) for _ in range(3)]
+    if said == GET:
+        for connection in idle:
+            answered(connection, b"0")
+    for _ in range(2):
+        with door.connect(GET) as connection:
+            answered(connection, b"0")
+    assert received(idle[0]) in {b"", b"<reset>"}
+    for connection in idle:
         connection.close()
 
 

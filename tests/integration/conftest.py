@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,36 @@ from tests.integration.fleet import (
 from tests.integration.fleet import policy_document as document
 from tests.integration.paho_device import PahoDevice, onboard
 from tests.integration.server import Server, http
+from tests.postgresql import Cluster
 
 _numbers = itertools.count(1)
 
 
+ON_BOTH_DATABASES = re.compile(
+    r"test_(boto3_\w+|authorization|csr_certificate|register_thing|provisioning_role"
+    r"|temporary_claim|replies)"
+)
+"""The modules whose tests run on a server with SQLite and on one with PostgreSQL: those about what
+is stored. The others are about the doors, which do not know what the store is."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "server" in metafunc.fixturenames:
+        both = ON_BOTH_DATABASES.fullmatch(metafunc.module.__name__.rpartition(".")[2])
+        databases = ["sqlite", "postgresql"] if both else ["sqlite"]
+        metafunc.parametrize("server", databases, indirect=True, scope="session")
+
+
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     """The shared server. Tests that kill, reset or reconfigure one start their own."""
-    with Server(tmp_path_factory.mktemp("server") / "data") as running:
+    environment = {}
+    if request.param == "postgresql":
+        cluster: Cluster = request.getfixturevalue("cluster")
+        environment["FLEETGATE_DATABASE"] = cluster.url(cluster.create_database())
+    with Server(tmp_path_factory.mktemp("server") / "data", env=environment) as running:
         create_role(running)
         yield running
 

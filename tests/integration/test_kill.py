@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.integration.fleet import CSR, Fleet, create_fleet, register_topic, signing_request
 from tests.integration.paho_device import PahoDevice, Refused
 from tests.integration.refusal import everything
 from tests.integration.server import Server
+from tests.postgresql import Cluster
 
 DEVICES = 4
 ROUNDS = 3
@@ -77,8 +80,14 @@ def whole(iot: Any, thing: str, policy: str) -> str:
     return id_
 
 
-def test_every_acknowledged_registration_survives_and_none_is_half_done(tmp_path: Path) -> None:
-    server = Server(tmp_path / "data").start()
+def test_every_acknowledged_registration_survives_and_none_is_half_done(
+    tmp_path: Path, database: str, request: pytest.FixtureRequest
+) -> None:
+    env = {}
+    if database == "postgresql":
+        cluster: Cluster = request.getfixturevalue("cluster")
+        env["FLEETGATE_DATABASE"] = cluster.url(cluster.create_database())
+    server = Server(tmp_path / "data", env=env).start()
     acknowledged: dict[str, str] = {}
     try:
         fleet = create_fleet(server, tmp_path, "kill")
@@ -96,7 +105,7 @@ def test_every_acknowledged_registration_survives_and_none_is_half_done(tmp_path
                 while not provisioner.acknowledged.empty():
                     each = provisioner.acknowledged.get()
                     acknowledged[each.thing] = each.certificate_id
-            server = Server(tmp_path / "data").start()
+            server = Server(tmp_path / "data", env=env).start()
 
             things = everything(server.iot, "list_things", "things")
             names = {entry["thingName"] for entry in things}

@@ -53,7 +53,7 @@ def test_a_group_is_described_with_its_path(registry: Registry) -> None:
         "version": 1,
         "thingGroupProperties": {
             "thingGroupDescription": None,
-            "attributePayload": {"attributes": {}},
+            "attributePayload": None,
         },
         "thingGroupMetadata": {
             "parentGroupName": "LightBulbs",

@@ -10,7 +10,8 @@ bounds them. This server is reached directly, so that `_HttpConnection` adds:
 * deadlines, by one timer for whatever is awaited from the peer: a head, a body, the next
   request, that it takes the rest of an answer and closes. A second one runs while the peer does
   not read;
-* a number of connections;
+* a number of connections: where there would be more, the one that has been without a request
+  for longest makes room, so that nobody can keep others out by doing nothing;
 * one request at a time. Requests sent in advance are thrown away, and the answer says that the
   connection closes: the client repeats them (RFC 9112 section 9.3.2).
 
@@ -25,6 +26,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -42,6 +44,7 @@ MAX_HEADERS = 128
 """Fields of a head: some dozen are usual."""
 
 _LOG_INTERVAL = 10.0
+_turns = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +146,7 @@ class _HttpConnection(HttpToolsProtocol):
         self.in_head = False
         self.timer: asyncio.TimerHandle | None = None
         self.deadline = 0.0
+        self.turn = 0  # among all connections: when it began to wait
         self.then: Callable[[], None] | None = None
         self.write_timer: asyncio.TimerHandle | None = None
 
@@ -152,7 +156,7 @@ class _HttpConnection(HttpToolsProtocol):
         self, transport: asyncio.Transport
     ) -> None:
         """Counts the connection, or turns it away."""
-        if len(self.connections) >= self.limits.max_connections:
+        if len(self.connections) >= self.limits.max_connections and not self._make_room():
             self.transport = transport
             self.deaf = True
             address = transport.get_extra_info("peername")
@@ -160,7 +164,28 @@ class _HttpConnection(HttpToolsProtocol):
             transport.abort()
             return
         super().connection_made(transport)
+        self.turn = next(_turns)
         self._await(self.limits.head_timeout, self._head_late)
+
+    def _make_room(self) -> bool:
+        """Closes the connection that has waited for a head for longest; False if none does."""
+        waiting = [
+            each
+            for each in self.connections
+            if isinstance(each, _HttpConnection) and each.is_waiting() and not each.deaf
+        ]
+        if not waiting:
+            return False
+        longest = min(waiting, key=lambda each: each.turn)
+        longest.deaf = True
+        longest.transport.abort()
+        self.connections.discard(longest)
+        return True
+
+    def is_waiting(self) -> bool:
+        """Whether no request is under way: none has come, or the head of one is not complete."""
+        latest = self._latest()
+        return self.in_head or latest is None or latest.response_complete
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Ends the timers."""
@@ -256,6 +281,7 @@ class _HttpConnection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """The end of an answer."""
+        self.turn = next(_turns)
         super().on_response_complete()
         if self.transport.is_closing():
             self._await(self.limits.write_timeout, self.transport.abort)

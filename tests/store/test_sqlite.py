@@ -1,4 +1,4 @@
-"""The store: all or nothing, durable, one owner."""
+"""SQLite alone: its file, its lock, its disk."""
 
 import asyncio
 import os
@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from fleetgate.errors import ServiceUnavailableException
-from fleetgate.store.engine import Store, StoreError, Tx, add_setting, find_setting
-from fleetgate.store.schema import REGISTRY_TABLES
+from fleetgate.store.engine import StoreError, Tx, add_setting
 from fleetgate.store.sqlite import SqliteStore
 
 
@@ -29,45 +28,7 @@ def names(tx: Tx) -> list[str]:
     return [row[0] for row in tx.all("SELECT name FROM setting ORDER BY name")]
 
 
-def test_what_a_write_returned_is_seen_by_a_read(store: Store) -> None:
-    async def scenario() -> str | None:
-        await store.write(add_setting, "a", "1")
-        return await store.read(find_setting, "a")
-
-    assert asyncio.run(scenario()) == "1"
-
-
-def test_a_write_that_raises_leaves_nothing_and_spares_its_batch(store: Store) -> None:
-    gate = threading.Event()
-
-    def hold(tx: Tx) -> None:
-        gate.wait(10)
-
-    def half(tx: Tx) -> None:
-        add_setting(tx, "half", "1")
-        raise LookupError("the second half")
-
-    async def scenario() -> list[object]:
-        held = asyncio.create_task(store.write(hold))
-        await asyncio.sleep(0)
-        # these three wait together and so share one commit
-        rest = [
-            asyncio.create_task(store.write(add_setting, "before", "1")),
-            asyncio.create_task(store.write(half)),
-            asyncio.create_task(store.write(add_setting, "after", "1")),
-        ]
-        await asyncio.sleep(0)
-        gate.set()
-        await held
-        return list(await asyncio.gather(*rest, return_exceptions=True))
-
-    before, half_way, after = asyncio.run(scenario())
-    assert (before, after) == (None, None)
-    assert isinstance(half_way, LookupError)
-    assert asyncio.run(store.read(names)) == ["after", "before"]
-
-
-def test_a_full_disk_fails_the_write_and_not_the_server(store: Store) -> None:
+def test_a_full_disk_fails_the_write_and_not_the_server(store: SqliteStore) -> None:
     # SQLite counts pages as a disk counts blocks: at the limit it says that the disk is full
     store._write_connection.execute("PRAGMA max_page_count = 1")
 
@@ -81,7 +42,7 @@ def test_a_full_disk_fails_the_write_and_not_the_server(store: Store) -> None:
     assert asyncio.run(store.read(names)) == ["small"]
 
 
-def test_more_writes_than_may_wait_are_refused(store: Store) -> None:
+def test_more_writes_than_may_wait_are_refused(store: SqliteStore) -> None:
     gate = threading.Event()
     store._most = 2
 
@@ -100,7 +61,7 @@ def test_more_writes_than_may_wait_are_refused(store: Store) -> None:
     assert None in outcomes
 
 
-def test_a_second_process_on_the_directory_is_refused(store: Store, tmp_path: Path) -> None:
+def test_a_second_process_on_the_directory_is_refused(store: SqliteStore, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="in use by another fleetgate process"):
         SqliteStore(tmp_path / "registry.db")
 
@@ -133,33 +94,6 @@ def test_the_lock_is_no_way_to_another_file(tmp_path: Path) -> None:
 def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="cannot be written to: No such file"):
         SqliteStore(tmp_path / "absent" / "registry.db")
-
-
-def test_reset_empties_the_registry_and_keeps_the_settings(store: Store) -> None:
-    def fill(tx: Tx) -> None:
-        add_setting(tx, "account", "000000000000")
-        for table in REGISTRY_TABLES:
-            columns = [row[1] for row in tx.all(f"PRAGMA table_info({table})")]
-            tx.run(
-                f"INSERT INTO {table} ({', '.join(columns)}) "
-                f"VALUES ({', '.join(['1'] * len(columns))})"
-            )
-
-    def count(tx: Tx) -> int:
-        return sum(tx.all(f"SELECT count(*) FROM {each}")[0][0] for each in REGISTRY_TABLES)
-
-    asyncio.run(store.write(fill))
-    assert asyncio.run(store.read(count)) == len(REGISTRY_TABLES)
-    asyncio.run(store.reset())
-    assert asyncio.run(store.read(count)) == 0
-    assert asyncio.run(store.read(names)) == ["account"]
-
-
-def test_every_table_is_either_the_registry_or_settings(store: Store) -> None:
-    tables = asyncio.run(
-        store.read(lambda tx: tx.all("SELECT name FROM sqlite_master WHERE type = 'table'"))
-    )
-    assert {row[0] for row in tables} == {*REGISTRY_TABLES, "setting"}
 
 
 _WRITER = """
