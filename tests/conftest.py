@@ -14,13 +14,16 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
 
 from fleetgate.store.engine import Store, Tx, empty
 from fleetgate.store.opening import open_store
-from tests.postgresql import Cluster
+
+if TYPE_CHECKING:
+    from tests.postgresql import Cluster
 
 PACKAGES_FILE = Path(__file__).parents[1] / "tools" / "debian-packages.txt"
 LEFT_OUT = pytest.StashKey[list[tuple[str, list[str]]]]()
@@ -68,6 +71,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """A PostgreSQL server for the whole session; tests that stop one start their own."""
+    from tests.postgresql import Cluster  # here: this file is also used alone, by test_left_out
+
     with Cluster() as running:
         yield running
 

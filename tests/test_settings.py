@@ -65,8 +65,12 @@ def test_addresses_are_host_and_port(text: str, value: tuple[str, int], tmp_path
         ({"FLEETGATE_TRUSTED_PROXIES": "10.0.0.1/8"}, "has host bits set"),
         ({"FLEETGATE_TRUSTED_PROXIES": "proxy"}, "does not appear to be an IPv4 or IPv6 network"),
         ({"FLEETGATE_LIMITS": "policy_versions=0"}, "`policy_versions`: a number from 1"),
+        ({"FLEETGATE_LIMITS": "policy_versions=99999999"}, "from 1 to 1000000"),
         ({"FLEETGATE_LIMITS": "policy_versions=many"}, "not `many`"),
-        ({"FLEETGATE_LIMITS": "policy_versions"}, "a whole number is expected, not ``"),
+        (
+            {"FLEETGATE_LIMITS": "policy_versions"},
+            "limits: NAME=N is expected, not `policy_versions`",
+        ),
         ({"FLEETGATE_LIMITS": "wishes=3"}, "`wishes` is no limit; known are"),
         ({"FLEETGATE_CONFIG": "/nowhere/fleetgate.toml"}, "cannot be read"),
     ],

@@ -109,13 +109,12 @@ async def serve(settings: Settings, ready: Callable[[Endpoints, Path], None]) ->
         stack.push_async_callback(gateway.close, GRACE)
         mqtt_sockets = _bind("MQTT", settings.mqtt)
         mqtt_port = mqtt_sockets[0].getsockname()[1]
-        for listener in mqtt_sockets:
-            await gateway.listen_on(listener)
-
         http_sockets = _bind("HTTP", settings.http)
         for listener in http_sockets:
             stack.callback(listener.close)
-        _check_auth(settings, http_sockets)
+        _check_auth(settings, [*http_sockets, *mqtt_sockets])
+        for listener in mqtt_sockets:
+            await gateway.listen_on(listener)
         credentials = data_directory.load_credentials(path, _given_credentials(settings))
         keys = Keyring(services, credentials.access_key_id, credentials.secret_access_key)
         rest = Rest(
@@ -283,7 +282,7 @@ def _bind(door: str, address: Address) -> list[socket.socket]:
 def _check_auth(settings: Settings, bound: list[socket.socket]) -> None:
     """Without authentication everybody who reaches the HTTP API is the root user.
 
-    Raises SettingError when that could be somebody on another machine.
+    Raises SettingError when a door is open to other machines: such a server is to throw away.
     """
     if settings.auth != "off":
         return
@@ -291,15 +290,14 @@ def _check_auth(settings: Settings, bound: list[socket.socket]) -> None:
     for address in addresses:
         if not ipaddress.ip_address(address.partition("%")[0]).is_loopback:
             raise SettingError(
-                f"--auth off: the HTTP API may listen on loopback addresses only, "
-                f"not on {address} (--http {settings.http[0]}:{settings.http[1]})"
+                f"--auth off: the server may listen on loopback addresses only, not on {address}"
             )
     if settings.trusted_proxies:
         raise SettingError(
             "--auth off: callers of a proxy would be the root user; trusted_proxies has to be empty"
         )
     log.warning(
-        "event=authentication-off http=%s cause='--auth off: EVERY caller is the root user; "
+        "event=authentication-off listening=%s cause='--auth off: EVERY caller is the root user; "
         "no signature and no policy is checked'",
         ",".join(addresses),
     )

@@ -139,7 +139,7 @@ def _parse(name: str, value: Any, source: str) -> Any:
     try:
         return _PARSERS[name](value)
     except (ValueError, TypeError) as error:
-        shown = "" if name in ("secret_access_key", "database") else f" `{value}`"
+        shown = "" if name in ("secret_access_key", "database", "limits") else f" `{value}`"
         raise SettingError(f"{source}: {name}{shown}: {error}") from None
 
 
@@ -230,7 +230,10 @@ def _limits(value: Any) -> dict[str, int]:
     if isinstance(value, str):
         value = value.split(",")
     if isinstance(value, list | tuple):
-        pairs = [str(each).partition("=") for each in value]
+        pairs = [str(each).strip().partition("=") for each in value]
+        for name, equals, _ in pairs:
+            if not equals:
+                raise ValueError(f"NAME=N is expected, not `{name}`")
         value = {name.strip(): number.strip() for name, _, number in pairs}
     if not isinstance(value, dict):
         raise ValueError("a table of names and numbers is expected")
@@ -238,9 +241,9 @@ def _limits(value: Any) -> dict[str, int]:
         if name not in _LIMIT_NAMES:
             raise ValueError(f"`{name}` is no limit; known are {', '.join(_LIMIT_NAMES)}")
         text = str(number)
-        if isinstance(number, bool) or not (text.isascii() and text.isdigit() and len(text) < 8):
+        if isinstance(number, bool) or not (text.isascii() and text.isdigit()):
             raise ValueError(f"`{name}`: a whole number is expected, not `{number}`")
-        if not 1 <= int(text) <= _MOST:
+        if len(text) > 100 or not 1 <= int(text) <= _MOST:
             raise ValueError(f"`{name}`: a number from 1 to {_MOST} is expected, not `{number}`")
     return {name: int(str(number)) for name, number in value.items()}
 

@@ -80,7 +80,7 @@ def holds(name: str, key: str, operands: Sequence[str], values: Values, allows: 
         return True in results
     if not results:
         return if_exists or negated or (found == () and key.lower() == "iot:connectattributes")
-    return False not in results
+    return False not in results if allows else True in results
 
 
 def compare(operator: str, value: str, operand: Letters) -> bool:

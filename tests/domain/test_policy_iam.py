@@ -7,6 +7,7 @@ language", "Principal", "NotPrincipal"; messages as IAM answers them.
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -22,11 +23,12 @@ ASSUME = {
     "Action": "sts:AssumeRole",
 }
 IOT_SERVICE = Principal("Service", "iot.amazonaws.com")
-USER = Principal("AWS", "arn:aws:iam::123456789012:user/anna")
+ACCOUNT = ("123456789012", "arn:aws:iam::123456789012:root")
+USER = Principal("AWS", "AIDAQJSCHAWKZ3ANNA234", ACCOUNT)
 SESSION = Principal(
     "AWS",
-    "arn:aws:sts::123456789012:assumed-role/fleet/session",
-    ("arn:aws:iam::123456789012:role/fleet",),
+    "AROAQJSCHAWKZ3FLEET23:session",
+    ("AROAQJSCHAWKZ3FLEET23", *ACCOUNT),
 )
 
 
@@ -116,7 +118,7 @@ def test_older_versions_have_no_variables(version: str | None) -> None:
     assert policies.evaluate("iot:X", "arn:aws:s3:::${aws:username}").allowed
 
 
-# "Principal": services, accounts (number, root ARN), users, roles and their sessions, everyone.
+# "Principal": services, accounts (number, root ARN), users, roles and sessions by id, everyone.
 @pytest.mark.parametrize(
     ("principals", "principal", "allowed"),
     [
@@ -126,12 +128,15 @@ def test_older_versions_have_no_variables(version: str | None) -> None:
         ({"AWS": "*"}, IOT_SERVICE, False),
         ({"AWS": "123456789012"}, USER, True),
         ({"AWS": "arn:aws:iam::123456789012:root"}, USER, True),
-        ({"AWS": "arn:aws:iam::123456789012:user/anna"}, USER, True),
-        ({"AWS": "arn:aws:iam::123456789012:user/ann"}, USER, False),
+        ({"AWS": "AIDAQJSCHAWKZ3ANNA234"}, USER, True),
+        ({"AWS": "AIDAQJSCHAWKZ3ANNA"}, USER, False),
+        # operations/role_trust.py keeps ids: an ARN is that of somebody else's
+        ({"AWS": "arn:aws:iam::123456789012:user/anna"}, USER, False),
         ({"AWS": "210987654321"}, USER, False),
-        ({"AWS": "arn:aws:iam::123456789012:role/fleet"}, SESSION, True),
-        ({"AWS": "arn:aws:sts::123456789012:assumed-role/fleet/session"}, SESSION, True),
-        ({"AWS": "arn:aws:iam::123456789012:role/other"}, SESSION, False),
+        ({"AWS": "AROAQJSCHAWKZ3FLEET23"}, SESSION, True),
+        ({"AWS": "AROAQJSCHAWKZ3FLEET23:session"}, SESSION, True),
+        ({"AWS": "AROAQJSCHAWKZ3FLEET23:other"}, SESSION, False),
+        ({"AWS": "AROAQJSCHAWKZ3OTHER23"}, SESSION, False),
         ("*", USER, True),
         ({"AWS": "*"}, USER, True),
         ({"Federated": "cognito-identity.amazonaws.com"}, USER, False),
@@ -197,11 +202,7 @@ MALFORMED: list[tuple[Dialect, object, str]] = [
     (IDENTITY, {**ALLOW, "Action": []}, "Policy statement must contain actions."),
     (IDENTITY, {"Effect": "Allow", "Action": "*"}, "Policy statement must contain resources."),
     (IDENTITY, {**ALLOW, "Action": "all"}, "Actions/Conditions must be prefaced by a vendor"),
-    (IDENTITY, {**ALLOW, "Action": "a:b:c"}, "`a:b:c` is not an action"),
-    (IDENTITY, {**ALLOW, "Resource": "x"}, 'Resource x must be in ARN format or "."'),
-    (IDENTITY, {**ALLOW, "Condition": {"Bool": {"a": "true"}}}, "must be prefaced by a vendor"),
-    (IDENTITY, {**ALLOW, "Condition": {"Is": {}}}, "`Is` is not a condition operator"),
-    (IDENTITY, {**ALLOW, "NotResource": "*"}, "exactly one of `Resource` and `NotResource`"),
+    (IDENTITY, {**ALLOW, "Condition": {"Is": {"a": "1"}}}, "`Is` is not a condition operator"),
     (TRUST, {**ASSUME, "Resource": "*"}, "Has prohibited field Resource"),
     (TRUST, {**ASSUME, "Action": "iot:*"}, "may only specify STS AssumeRole actions"),
     (TRUST, {**ASSUME, "Action": "sts:*"}, "may only specify STS AssumeRole actions"),
@@ -210,7 +211,9 @@ MALFORMED: list[tuple[Dialect, object, str]] = [
     (TRUST, {**ASSUME, "Principal": "iot.amazonaws.com"}, "must be `.` or a JSON object"),
     (TRUST, {**ASSUME, "Principal": {}}, "must be `.` or a JSON object"),
     (TRUST, {**ASSUME, "Principal": {"Group": "a"}}, "`Group` names no principals"),
-    (TRUST, {**ASSUME, "Principal": {"Service": "*"}}, 'Invalid principal in policy: "Service":'),
+    (TRUST, {**ASSUME, "Principal": {"Service": "*"}}, 'Invalid principal in policy: "SERVICE":'),
+    # aws/aws-cdk and terraform-aws-modules/eks issues, e.g. "SERVICE":"eks.amazonaws.com.cn"
+    (TRUST, {**ASSUME, "Principal": {"Service": "nosuch"}}, '^Invalid .* "SERVICE":"nosuch"$'),
     (TRUST, {**ASSUME, "Principal": {"AWS": "anna"}}, 'in policy: "AWS":"anna"'),
     (TRUST, {**ASSUME, "Principal": {"AWS": "arn:aws:iam::123456789012:user/*"}}, '"AWS":"arn'),
 ]
@@ -222,6 +225,137 @@ MALFORMED: list[tuple[Dialect, object, str]] = [
 def test_a_malformed_statement(dialect: Dialect, statement: Any, message: str) -> None:
     with pytest.raises(MalformedPolicyDocument, match=message):
         policy.parse(document(statement), dialect)
+
+
+# Recorded from AWS, CreatePolicy (localstack, tests/aws/services/iam/test_iam_policies.py). What
+# stands in parentheses behind IAM's sentence is ours.
+SYNTAX = r"Syntax errors in policy\. \(.*\)"
+ACTIONS, RESOURCES = (
+    "Policy statement must contain actions.",
+    "Policy statement must contain resources.",
+)
+VENDOR = "Actions/Conditions must be prefaced by a vendor, e.g., iam, sdb, ec2, etc."
+LEGACY = r"The policy failed legacy parsing( \(.*\))?"
+IAM_SAYS: list[tuple[dict[str, Any], str]] = [
+    ({"Extra": "value"}, SYNTAX),
+    ({"Effect": "invalid"}, SYNTAX),
+    ({"Effect": None}, SYNTAX),
+    ({"Sid": {}}, SYNTAX),
+    ({"Action": {}}, SYNTAX),
+    ({"Action": [[]]}, SYNTAX),
+    ({"NotAction": "iot:Connect"}, SYNTAX),
+    ({"Resource": {"a": "x"}}, SYNTAX),
+    ({"Resource": ["adfdf", {}]}, SYNTAX),
+    ({"NotResource": []}, SYNTAX),
+    ({"Condition": []}, SYNTAX),
+    ({"Condition": {"a": "b"}}, SYNTAX),
+    ({"Condition": {"x": {"a": "1"}}}, SYNTAX),
+    ({"Condition": {"DateGreaterThan": {"a": {}}}}, SYNTAX),
+    ({"Condition": {"ForAnyValue::StringEqualsIfExists": {"a": "b"}}}, SYNTAX),
+    ({"Condition": {"DateGreaterThan": {"a": "sdfdsf"}}}, LEGACY),
+    ({"Action": []}, re.escape(ACTIONS)),
+    ({"Resource": []}, re.escape(RESOURCES)),
+    ({"Action": "invalid", "Resource": []}, re.escape(RESOURCES)),
+    ({"Action": "invalid"}, re.escape(VENDOR)),
+    ({"Action": ""}, re.escape(VENDOR)),
+    ({"Action": "a a:ListBucket"}, "Vendor a a is not valid"),
+    ({"Action": "s3:List:Bucket"}, r"Actions/Condition can contain only one colon\."),
+    (
+        {"Resource": "invalid resource"},
+        r'Resource invalid resource must be in ARN format or "\*"\.',
+    ),
+    ({"Resource": ""}, r'Resource  must be in ARN format or "\*"\.'),
+    (
+        {"Resource": "a:bsdf"},
+        r'Partition "bsdf" is not valid for resource "arn:bsdf:\*:\*:\*:\*"\.',
+    ),
+    (
+        {"Resource": "aws:s3:::bucket"},
+        r'Partition "s3" is not valid for resource "arn:s3:::bucket:\*"\.',
+    ),
+    (
+        {"Resource": "arn:error:s3:::b"},
+        r'Partition "error" is not valid for resource "arn:error:s3:::b"\.',
+    ),
+    (
+        {"Resource": "arn:aws"},
+        r"Resource vendor must be fully qualified and cannot contain regexes\.",
+    ),
+    (
+        {"Resource": "arn:aws:iam:::bucket"},
+        r'IAM resource path must either be "\*", root, or start with user/, .*, access-report/\.',
+    ),
+    (
+        {"Resource": "arn:aws:iam:us-east-1::bucket"},
+        "IAM resource arn:aws:iam:us-east-1::bucket cannot contain region information.",
+    ),
+    (
+        {"Resource": "arn:aws:s3:us-east-1::bucket"},
+        "Resource arn:aws:s3:us-east-1::bucket can not contain region information.",
+    ),
+    ({"Resource": "arn:aws:s3::bucket"}, LEGACY),
+    ({"Resource": "arn:aws::fdsasf"}, LEGACY),
+    ({"Resource": "arn:aws::::bucket"}, LEGACY),
+]
+
+
+@pytest.mark.parametrize(("element", "message"), IAM_SAYS)
+def test_iam_s_own_sentence_comes_first(element: dict[str, Any], message: str) -> None:
+    with pytest.raises(MalformedPolicyDocument) as caught:
+        policy.parse(document({**ALLOW, **element}), IDENTITY)
+    assert re.fullmatch(message, caught.value.message), caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("dialect", "text", "message"),
+    [
+        (IDENTITY, "This is not a json document", SYNTAX),
+        (IDENTITY, '{"Version":"2012-10-17"}', SYNTAX),
+        (IDENTITY, '{"Version":"2012-10-17","Statement":[]}', SYNTAX),
+        (IDENTITY, '{"Version":"2012-10-17","Statement":["afd"]}', SYNTAX),
+        (IDENTITY, document(ALLOW, version="2013-10-17"), SYNTAX),
+        # all statements are looked at for one thing before the next
+        (IDENTITY, document({"Effect": "Deny"}, ALLOW), re.escape(ACTIONS)),
+        (
+            IDENTITY,
+            document({**ALLOW, "Sid": "a"}, {"Sid": "a", "Effect": "Allow"}),
+            r"Statement IDs \(SID\) in a single policy must be unique\.",
+        ),
+        (TRUST, "not valid json", r"This policy contains invalid Json \(.*\)"),
+    ],
+)
+def test_iam_s_own_sentence_for_a_document(dialect: Dialect, text: str, message: str) -> None:
+    with pytest.raises(MalformedPolicyDocument) as caught:
+        policy.parse(text, dialect)
+    assert re.fullmatch(message, caught.value.message), caught.value.message
+
+
+# As above: what IAM takes, though it names nothing there is.
+@pytest.mark.parametrize(
+    "element",
+    [
+        {"Action": "iam: asdf safdsf af "},
+        {"Action": "s3-s:ListBucket"},
+        {"Resource": "arn:aws:s33:::bucket"},
+        {"Resource": "arn:aws:fdsasf"},
+        {"Resource": "arn:aws:invalid-service:us-east-1::bucket"},
+        {"Condition": {"x": {}, "y": {}}},
+        {"Condition": {"DateGreaterThan": {"a": []}}},
+        {"Condition": {"StringEquals": {"a": "x"}}},
+    ],
+)
+def test_what_names_nothing_matches_nothing(element: dict[str, Any]) -> None:
+    for name in ("arn:aws:s3:::bucket", "arn:aws:iot:eu-west-1:123456789012:thing/a"):
+        decision = identity({**ALLOW, **element}).evaluate("iot:Connect", name)
+        assert decision.allowed is (element == {"Condition": {"x": {}, "y": {}}})
+
+
+@pytest.mark.parametrize("values", [{}, {"aws:SourceIp": ("x",)}])
+def test_a_condition_key_without_a_vendor_is_always_absent(values: dict[str, Any]) -> None:
+    """As is any key nobody fills (IAM User Guide, "...IfExists condition operators")."""
+    for operator, holds in (("StringEquals", False), ("StringEqualsIfExists", True)):
+        policies = identity({**ALLOW, "Condition": {operator: {"a": "x"}}})
+        assert policies.evaluate("iot:X", "arn:x", values).allowed is holds
 
 
 def test_statement_ids_are_unique() -> None:

@@ -207,10 +207,16 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (with_policy(PolicyName={"Ref": "Bad"}), "policy name `b d`"),
     (with_policy(PolicyName={"Fn::Join": ["", ["a"]]}), "Fn::Join is not supported in policies"),
     (with_policy(PolicyDocument=[]), "JSON object or a string of JSON"),
-    (with_policy(PolicyDocument="{"), r"PolicyDocument: policy document: it is not JSON"),
-    (with_policy(PolicyDocument={}), r"PolicyDocument: policy document: `Version` is missing"),
+    (
+        with_policy(PolicyDocument="{"),
+        r"PolicyDocument: Policy document is Malformed: it is not JSON",
+    ),
+    (
+        with_policy(PolicyDocument={}),
+        r"PolicyDocument: Policy document is Malformed: `Version` is missing",
+    ),
     (with_policy(PolicyDocument={"Fn::Split": [",", DOCUMENT_TEXT]}), "must give a JSON object"),
-    (with_policy(PolicyDocument={"Ref": "Word"}), "policy document: it is not JSON"),
+    (with_policy(PolicyDocument={"Ref": "Word"}), "Policy document is Malformed: it is not JSON"),
     (
         with_policy(PolicyDocument={"Fn::Sub": ["${A}", {"A": {"Fn::Join": ["", []]}}]}),
         "Fn::Join is not supported in policies",

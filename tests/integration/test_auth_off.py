@@ -120,6 +120,7 @@ def test_it_is_said_loudly(open_server: Server) -> None:
     [
         (("--http", "0.0.0.0:0"), "loopback"),
         (("--http", "[::]:0"), "loopback"),
+        (("--mqtt", "0.0.0.0:0"), "loopback"),
     ],
 )
 def test_it_stays_on_this_machine(tmp_path: Path, options: tuple[str, ...], words: str) -> None:

@@ -106,6 +106,21 @@ def test_a_page_token_of_another_operation_or_forged_is_refused(registry: Regist
         registry.call("ListThingTypes", next_token=token)
 
 
+def test_a_page_token_cannot_be_read_nor_used_for_another_question(registry: Registry) -> None:
+    for name in ("hidden-1", "hidden-2", "hidden-3"):
+        registry.call("CreateThing", thing_name=name)
+    token = registry.call("ListThings", max_results=1)["nextToken"]
+    assert b"hidden" not in base64.b64decode(token)
+    assert len(registry.call("ListThings", next_token=token, max_results=2)["things"]) == 2
+    with pytest.raises(InvalidRequestException, match="with these parameters"):
+        registry.call("ListThings", next_token=token, thing_type_name="lamp")
+    registry.certificate()
+    registry.certificate()
+    token = registry.call("ListCertificates", page_size=1)["nextMarker"]
+    with pytest.raises(InvalidRequestException, match="with these parameters"):
+        registry.call("ListCertificates", marker=token, ascending_order=True)
+
+
 def test_of_a_hundred_writers_of_one_name_one_wins(registry: Registry) -> None:
     async def race() -> list[Any]:
         calls = [

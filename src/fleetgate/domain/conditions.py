@@ -6,8 +6,9 @@
 A condition on a key compares every value the request has for it with the operands; an operand
 that matches makes the value match, and a negated operator wants that none matches. Then
 
-* without a quantifier every value of the request has to pass. An absent key fails, passes with a
-  negated operator, and passes with ``...IfExists``;
+* without a quantifier every value of the request has to pass, so that a further value permits
+  nothing; in a statement that denies, one is enough. An absent key fails, passes with a negated
+  operator, and passes with ``...IfExists``;
 * ``ForAllValues:`` passes when every value does, so also when there is none;
 * ``ForAnyValue:`` passes when one value does, so never when there is none.
 
@@ -165,7 +166,7 @@ def _comparison(
             # "clean connect by clients with or without LastWill" takes it.
             uses_none = values is not None and key == CONNECT_ATTRIBUTES
             return if_exists or negated or uses_none
-        return all(passes)
+        return all(passes) if allows else any(passes)
 
     return holds
 

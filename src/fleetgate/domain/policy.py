@@ -6,7 +6,7 @@ get their values, conditions are settled. `Policies.evaluate` files the statemen
 action the first time it is asked about it (resources by exact text, by prefix, and the rest), so
 that a decision is a dictionary look-up and a `str.startswith`. Values of a single request, laid
 over those, are looked at only when a statement asks for one of them; then the statements that do
-are bound anew.
+are bound anew. Who asks more than once with the same values binds them once (`Policies.under`).
 
 A policy never gets wider by what a client chooses to be called: a pattern with a variable that has
 no usable value (see `policy_variables`) matches nothing, and an Allow with such a pattern in
@@ -38,7 +38,7 @@ from fleetgate.domain.policy_document import (
     parse,
 )
 from fleetgate.domain.policy_principals import Principal
-from fleetgate.domain.policy_variables import MAX_VALUE, Context, Values, folded, substitute
+from fleetgate.domain.policy_variables import MAX_VALUE, Context, Values, fold, folded, substitute
 from fleetgate.domain.wildcards import Matcher
 
 __all__ = [
@@ -116,10 +116,17 @@ class Policies:
 
     __slots__ = ("_context", "_entries", "_filed", "_names", "_rules")
 
-    def __init__(self, entries: Sequence[tuple[str, Statement]], context: Context) -> None:
+    def __init__(
+        self,
+        entries: Sequence[tuple[str, Statement]],
+        context: Context,
+        rules: Sequence[_Rule | None] | None = None,
+    ) -> None:
         self._context = context
         self._entries = entries
-        self._rules = [_bind(name, statement, context) for name, statement in entries]
+        if rules is None:
+            rules = [_bind(name, statement, context) for name, statement in entries]
+        self._rules = rules
         self._filed: dict[str, tuple[_File, _File]] = {}
         self._names: frozenset[str] = frozenset(
             [name for _, statement in entries for name in statement.names]
@@ -133,7 +140,8 @@ class Policies:
         denied. Actions are compared without regard to case, resources exactly.
         """
         if values and self._names and not self._names.isdisjoint(later := folded(values)):
-            return _decide(self._bound(later), action, resource)
+            rules = self._bound({**self._context, **later}, later)
+            return _decide(filter(None, rules), action, resource)
         filed = self._filed.get(action)
         if filed is None:
             filed = self._file(action)
@@ -147,14 +155,29 @@ class Policies:
             return found
         return _nothing_allows(action, resource)
 
+    def under(self, values: Values) -> Policies:
+        """The same policies with the values of a request laid over the others, bound once."""
+        if not self._names or self._names.isdisjoint(later := folded(values)):
+            return self
+        context: Context = {**self._context, **later}
+        return Policies(self._entries, context, self._bound(context, later))
+
+    def mentions(self, prefix: str) -> bool:
+        """Does a statement look at a condition key or variable that begins like that?
+
+        With an empty prefix: at any.
+        """
+        start = fold(prefix)
+        return any(name.startswith(start) for name in self._names)
+
     def speaking(
         self, action: str, resource: str, values: Values = NO_VALUES
     ) -> tuple[frozenset[str], frozenset[str]]:
         """The names of the policies with a statement that allows, and with one that denies."""
         lowered = action.lower()
-        spoken = [
-            rule for rule in self._bound(folded(values)) if _concerns(rule, lowered, resource)
-        ]
+        later = folded(values)
+        rules = filter(None, self._bound({**self._context, **later}, later))
+        spoken = [rule for rule in rules if _concerns(rule, lowered, resource)]
         return (
             frozenset(rule.policy for rule in spoken if rule.statement.allows),
             frozenset(rule.policy for rule in spoken if not rule.statement.allows),
@@ -174,18 +197,12 @@ class Policies:
             }
         )
 
-    def _bound(self, later: Context) -> list[_Rule]:
-        """The rules that hold with the values of a request laid over the others."""
-        if not later:
-            return [rule for rule in self._rules if rule is not None]
-        context: dict[str, tuple[str, ...]] = {**self._context, **later}
-        rules = []
-        for (name, statement), bound in zip(self._entries, self._rules, strict=True):
-            unchanged = statement.names.keys().isdisjoint(later)
-            rule = bound if unchanged else _bind(name, statement, context)
-            if rule is not None:
-                rules.append(rule)
-        return rules
+    def _bound(self, context: Context, later: Context) -> list[_Rule | None]:
+        """The rules under `context`, where `later` is what is new in it."""
+        return [
+            bound if statement.names.keys().isdisjoint(later) else _bind(name, statement, context)
+            for (name, statement), bound in zip(self._entries, self._rules, strict=True)
+        ]
 
     def _file(self, action: str) -> tuple[_File, _File]:
         lowered = action.lower()
@@ -238,8 +255,8 @@ class _File:
 
     def __init__(self) -> None:
         self._exact: dict[str, Decision] = {}
-        self._prefixes: tuple[str, ...] = ()
-        self._prefixed: list[tuple[str, Decision]] = []
+        self._prefixes: tuple[str, ...] | None = None
+        self._prefixed: dict[str, Decision] = {}
         self._tested: list[tuple[Callable[[str], bool], Decision]] = []
 
     def add(self, rule: _Rule, decision: Decision) -> None:
@@ -251,8 +268,7 @@ class _File:
             if matcher.exact is not None:
                 self._exact.setdefault(matcher.exact, decision)
             elif matcher.prefix is not None:
-                self._prefixes += (matcher.prefix,)
-                self._prefixed.append((matcher.prefix, decision))
+                self._prefixed.setdefault(matcher.prefix, decision)
             else:
                 self._tested.append((matcher.test, decision))
 
@@ -260,8 +276,10 @@ class _File:
         decision = self._exact.get(resource)
         if decision is not None:
             return decision
+        if self._prefixes is None:
+            self._prefixes = tuple(self._prefixed)
         if resource.startswith(self._prefixes):
-            for prefix, decision in self._prefixed:
+            for prefix, decision in self._prefixed.items():
                 if resource.startswith(prefix):
                     return decision
         for test, decision in self._tested:

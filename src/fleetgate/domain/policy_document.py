@@ -21,7 +21,8 @@ from fleetgate.domain import document as json_document
 from fleetgate.domain import wildcards
 from fleetgate.domain.conditions import Condition, is_operator, parse_condition
 from fleetgate.domain.document import quoted
-from fleetgate.domain.policy_principals import Principals, parse_principals
+from fleetgate.domain.policy_principals import InvalidPrincipal, Principals, parse_principals
+from fleetgate.domain.policy_resources import check_iam_resource, may_be_arn
 from fleetgate.domain.policy_variables import (
     IOT_UNUSABLE,
     Part,
@@ -42,6 +43,7 @@ MAX_DEPTH: Final = 16
 _MAX_TEXT: Final = 404_600  # white space included: PolicyDocument of the service model
 _VERSIONS: Final = ("2012-10-17", "2008-10-17")
 _ACTION: Final = re.compile(r"[a-zA-Z0-9*?.-]+:[a-zA-Z0-9*?_-]+")
+_VENDOR: Final = re.compile(r"[a-zA-Z0-9.-]+|\*")
 _SID: Final = re.compile(r"[A-Za-z0-9]*")
 _TRUST_ACTIONS: Final = {
     "sts:assumerole",
@@ -50,7 +52,10 @@ _TRUST_ACTIONS: Final = {
     "sts:setsourceidentity",
     "sts:tagsession",
 }
-_TOKEN: Final = re.compile(r"\$\{[^{}]*\}|[*?]")
+
+_SYNTAX: Final = "Syntax errors in policy."
+_DATE: Final = "The policy failed legacy parsing"
+_NO_VENDOR: Final = "Actions/Conditions must be prefaced by a vendor, e.g., iam, sdb, ec2, etc."
 
 
 class Dialect(Enum):
@@ -138,14 +143,14 @@ def parse(
         max_characters = MAX_DOCUMENT if dialect is IOT else _MAX_TEXT
     size = characters(document)
     if size > max_characters or len(document) > _MAX_TEXT:
-        raise reader.error(
-            f"policy document: it has {size} characters without white space; "
-            f"the limit is {max_characters}"
+        raise reader.malformed(
+            "", f"it has {size} characters without white space; the limit is {max_characters}"
         )
     try:
         root = json_document.read(document, max_depth=MAX_DEPTH)
     except ValueError as error:
-        raise reader.error(f"policy document: {error}") from None
+        invalid = "This policy contains invalid Json" if dialect is TRUST else _SYNTAX
+        raise reader.malformed("", str(error), invalid) from None
     return reader.document(root)
 
 
@@ -166,38 +171,42 @@ class _Reader:
             return MalformedPolicyException(message)
         return MalformedPolicyDocument(message)
 
-    def _malformed(self, where: str, rule: str, iam: str = "") -> ServiceError:
-        """`iam` is what IAM says."""
-        if iam and self._dialect is not IOT:
-            return self.error(iam)
-        place = f"policy document, {where}" if where else "policy document"
-        return self.error(f"{place}: {rule}")
+    def malformed(self, where: str, rule: str, iam: str = _SYNTAX) -> ServiceError:
+        """The error for a place that breaks a rule; `iam` is IAM's sentence, which comes first."""
+        detail = f"{where}: {rule}" if where else rule
+        if self._dialect is IOT:
+            return self.error(f"Policy document is Malformed: {detail}")
+        return self.error(f"{iam} ({detail})")
 
     def document(self, root: Any) -> Document:
         """The whole document."""
         if not isinstance(root, dict):
-            raise self._malformed("", "it must be a JSON object")
+            raise self.malformed("", "it must be a JSON object")
         for key in root:
             if key not in {"Version", "Id", "Statement"}:
-                raise self._malformed("", f"unknown element {quoted(key)}")
+                raise self.malformed("", f"unknown element {quoted(key)}")
         if "Version" not in root and self._dialect is IOT:
-            raise self._malformed("", "`Version` is missing; it must be `2012-10-17`")
+            raise self.malformed("", "`Version` is missing; it must be `2012-10-17`")
         # IAM User Guide, "Version": left out, it is 2008-10-17.
         version = root.get("Version", "2008-10-17")
         if version not in _VERSIONS:
-            raise self._malformed("Version", f"it must be `2012-10-17`, not {quoted(version)}")
+            raise self.malformed("Version", f"it must be `2012-10-17`, not {quoted(version)}")
         if not isinstance(root.get("Id", ""), str):
-            raise self._malformed("Id", "it must be a string")
+            raise self.malformed("Id", "it must be a string")
         if "Statement" not in root:
-            raise self._malformed("", "`Statement` is missing")
+            raise self.malformed("", "`Statement` is missing")
         listed = root["Statement"]
         if isinstance(listed, dict):
             listed = [listed]
         if not isinstance(listed, list) or not listed:
-            raise self._malformed("Statement", "it must be a statement or a list of statements")
+            raise self.malformed("Statement", "it must be a statement or a list of statements")
         self._with_variables = version == "2012-10-17"
-        statements = tuple(self._statement(index, each) for index, each in enumerate(listed))
+        for index, each in enumerate(listed):
+            self._check_syntax(each, f"Statement[{index}]")
         self._check_labels(listed)
+        for index, each in enumerate(listed):
+            self._check_presence(each, f"Statement[{index}]")
+        statements = tuple(self._statement(index, each) for index, each in enumerate(listed))
         keys = frozenset(
             condition.mentions[0] for each in statements for condition in each.conditions
         )
@@ -216,33 +225,46 @@ class _Reader:
         if len(set(labels)) != len(labels):
             raise self.error("Statement IDs (SID) in a single policy must be unique.")
 
-    def _statement(self, index: int, value: Any) -> Statement:
-        where = f"Statement[{index}]"
+    def _check_syntax(self, value: Any, where: str) -> None:
+        """What IAM tells before anything else, of all statements."""
         if not isinstance(value, dict):
-            raise self._malformed(where, "it must be a JSON object")
+            raise self.malformed(where, "it must be a JSON object")
         self._check_elements(value, where)
-        sid = value.get("Sid", "")
-        if not isinstance(sid, str):
-            raise self._malformed(f"{where}.Sid", "it must be a string")
+        if not isinstance(value.get("Sid", ""), str):
+            raise self.malformed(f"{where}.Sid", "it must be a string")
         effect = value.get("Effect")
         if effect not in ("Allow", "Deny"):
             rule = f"it must be `Allow` or `Deny`, not {quoted(effect)}"
-            raise self._malformed(f"{where}.Effect", rule)
-        action_key, actions = self._one_of(
-            value, "Action", where, "Policy statement must contain actions."
-        )
-        resource_key, resources = "NotResource", list[str]()
-        if self._dialect in (IOT, IDENTITY) or "Resource" in value or "NotResource" in value:
-            resource_key, resources = self._one_of(
-                value, "Resource", where, "Policy statement must contain resources."
-            )
+            raise self.malformed(f"{where}.Effect", rule)
+        for key in ("Action", "Resource"):
+            if key in value and f"Not{key}" in value:
+                raise self.malformed(where, _exactly_one(key))
+            for name in (key, f"Not{key}"):
+                if not _is_texts(value.get(name, "")):
+                    rule = "it must be a string or a list of strings"
+                    raise self.malformed(f"{where}.{name}", rule)
+
+    def _check_presence(self, value: dict[str, Any], where: str) -> None:
+        for key in ("Action", "Resource"):
+            name, listed = _one_of(value, key)
+            optional = key == "Resource" and self._dialect in (TRUST, RESOURCE)
+            if listed or (optional and name not in value):
+                continue
+            if self._dialect is not IOT:
+                raise self.error(f"Policy statement must contain {key.lower()}s.")
+            raise self.malformed(where, f"{_exactly_one(key)} and name something")
+
+    def _statement(self, index: int, value: dict[str, Any]) -> Statement:
+        where = f"Statement[{index}]"
+        action_key, actions = _one_of(value, "Action")
+        resource_key, resources = _one_of(value, "Resource")
         patterns = tuple(self._resource(each, f"{where}.{resource_key}") for each in resources)
         used = [each for pattern in patterns for each in variables_of(pattern.parts)]
         self._variables.update(each.name for each in used)
         conditions = self._conditions(value.get("Condition", {}), f"{where}.Condition")
         return Statement(
-            label=sid or str(index),
-            allows=effect == "Allow",
+            label=value.get("Sid") or str(index),
+            allows=value["Effect"] == "Allow",
             actions=tuple(self._action(each, f"{where}.{action_key}") for each in actions),
             not_actions=action_key == "NotAction",
             resources=patterns,
@@ -261,81 +283,66 @@ class _Reader:
         for key in value:
             if key in {"Principal", "NotPrincipal"}:
                 if self._dialect in (IOT, IDENTITY):
-                    raise self._malformed(
-                        where,
-                        f"an IoT policy has no {quoted(key)}",
-                        "Policy document should not specify a principal.",
-                    )
+                    if self._dialect is IDENTITY:
+                        raise self.error("Policy document should not specify a principal.")
+                    raise self.malformed(where, f"an IoT policy has no {quoted(key)}")
             elif key in {"Resource", "NotResource"}:
                 if self._dialect is TRUST:
                     raise self.error(f"Has prohibited field {key}")
             elif key not in known:
-                raise self._malformed(where, f"unknown element {quoted(key)}")
-
-    def _one_of(
-        self, value: dict[str, Any], key: str, where: str, missing: str
-    ) -> tuple[str, list[str]]:
-        other = f"Not{key}"
-        if (key in value) == (other in value):
-            rule = f"exactly one of `{key}` and `{other}` must be present"
-            raise self._malformed(where, rule, "" if key in value else missing)
-        key = key if key in value else other
-        listed = value[key]
-        if isinstance(listed, str):
-            listed = [listed]
-        if (
-            not isinstance(listed, list)
-            or not listed
-            or not all(isinstance(x, str) for x in listed)
-        ):
-            raise self._malformed(
-                f"{where}.{key}",
-                "it must be a string or a list of strings",
-                missing if listed == [] else "",
-            )
-        return key, listed
+                raise self.malformed(where, f"unknown element {quoted(key)}")
 
     def _action(self, text: str, where: str) -> Callable[[str], bool]:
-        if text != "*" and not _ACTION.fullmatch(text):
-            iam = ""
-            if ":" not in text:
-                iam = "Actions/Conditions must be prefaced by a vendor, e.g., iam, sdb, ec2, etc."
+        if self._dialect is not IOT:
+            self._check_iam_action(text)
+        elif text != "*" and not _ACTION.fullmatch(text):
             rule = f"{quoted(text)} is not an action such as `iot:Publish` or `*`"
-            raise self._malformed(where, rule, iam)
-        if self._dialect is TRUST and text.lower() not in _TRUST_ACTIONS:
-            raise self.error("AssumeRole policy may only specify STS AssumeRole actions.")
+            raise self.malformed(where, rule)
         parts = [Wildcard(c) if c in "*?" else c for c in re.split(r"([*?])", text.lower()) if c]
         return wildcards.matcher(parts).test
 
+    def _check_iam_action(self, text: str) -> None:
+        vendor, colon, name = text.partition(":")
+        if not colon and text != "*":
+            raise self.error(_NO_VENDOR)
+        if ":" in name:
+            raise self.error("Actions/Condition can contain only one colon.")
+        if not _VENDOR.fullmatch(vendor):
+            raise self.error(f"Vendor {vendor[:200]} is not valid")
+        if self._dialect is TRUST and text.lower() not in _TRUST_ACTIONS:
+            raise self.error("AssumeRole policy may only specify STS AssumeRole actions.")
+
     def _resource(self, text: str, where: str) -> Pattern:
+        if self._dialect is IDENTITY:
+            try:
+                check_iam_resource(text)
+            except ValueError as error:
+                raise self.error(str(error)) from None
+        elif not may_be_arn(text):
+            rule = f"{quoted(text)} is not an ARN such as `arn:aws:iot:...` or `*`"
+            raise self.malformed(where, rule, f'Resource {text} must be in ARN format or "*".')
         try:
             parts = split(text, with_variables=self._with_variables)
         except ValueError as error:
-            raise self._malformed(where, f"{quoted(text)} {error}") from None
-        if not _may_be_arn(text):
-            raise self._malformed(
-                where,
-                f"{quoted(text)} is not an ARN such as `arn:aws:iot:...` or `*`",
-                f'Resource {text[:200]} must be in ARN format or "*".',
-            )
+            raise self.malformed(where, f"{quoted(text)} {error}") from None
         known = [part for part in parts if not isinstance(part, Variable)]
         return Pattern(parts, wildcards.matcher(known) if len(known) == len(parts) else None)
 
     def _conditions(self, value: Any, where: str) -> tuple[Condition, ...]:
         if not isinstance(value, dict):
-            raise self._malformed(where, "it must be a JSON object")
+            raise self.malformed(where, "it must be a JSON object")
         conditions = []
         for name, keys in value.items():
             place = f"{where}.{name[:80]}"
             if not isinstance(keys, dict):
-                raise self._malformed(place, "it must be a JSON object")
-            if not is_operator(name):
-                raise self._malformed(where, f"{quoted(name)} is not a condition operator")
+                raise self.malformed(place, "it must be a JSON object")
+            if not is_operator(name) and (keys or self._dialect is IOT):
+                raise self.malformed(where, f"{quoted(name)} is not a condition operator")
             for key, listed in keys.items():
-                if ":" not in key[1:-1]:
+                # IAM takes it; it is a key no request has
+                if ":" not in key[1:-1] and self._dialect is IOT:
                     rule = f"{quoted(key)} is not a condition key such as `aws:SourceIp`"
-                    iam = "Actions/Conditions must be prefaced by a vendor, "
-                    raise self._malformed(place, rule, iam + "e.g., iam, sdb, ec2, etc.")
+                    raise self.malformed(place, rule)
                 values = self._operands(listed, f"{place}.{key[:80]}")
                 try:
                     condition = parse_condition(
@@ -346,7 +353,8 @@ class _Reader:
                         unusable=self._unusable,
                     )
                 except ValueError as error:
-                    raise self._malformed(f"{place}.{key[:80]}", str(error)) from None
+                    iam = _DATE if "date" in name.lower() else _SYNTAX
+                    raise self.malformed(f"{place}.{key[:80]}", str(error), iam) from None
                 self._variables.update(condition.mentions[1:])
                 conditions.append(condition)
         return tuple(conditions)
@@ -357,30 +365,36 @@ class _Reader:
         operands = []
         for each in listed:
             if not isinstance(each, str | int | float):
-                raise self._malformed(where, "it must be strings, numbers or booleans")
+                raise self.malformed(where, "it must be strings, numbers or booleans")
             operands.append(str(each).lower() if isinstance(each, bool) else str(each))
         return operands
 
     def _principals(self, value: dict[str, Any], where: str) -> Principals | None:
         if self._dialect in (IOT, IDENTITY):
             return None
-        if ("Principal" in value) == ("NotPrincipal" in value):
-            rule = "exactly one of `Principal` and `NotPrincipal` must be present"
-            iam = "" if "Principal" in value else "Missing required field Principal"
-            raise self._malformed(where, rule, iam)
         key = "Principal" if "Principal" in value else "NotPrincipal"
+        if key not in value:
+            raise self.error("Missing required field Principal")
+        if "Principal" in value and "NotPrincipal" in value:
+            raise self.malformed(where, _exactly_one("Principal"))
         try:
             return parse_principals(value[key], negated=key == "NotPrincipal")
+        except InvalidPrincipal as error:
+            raise self.error(str(error)) from None
         except ValueError as error:
-            raise self._malformed(f"{where}.{key}", str(error)) from None
+            raise self.malformed(f"{where}.{key}", str(error)) from None
 
 
-def _may_be_arn(text: str) -> bool:
-    """`arn:partition:service:region:account:resource`; a wildcard or variable may span parts."""
-    token = _TOKEN.search(text)
-    head = text[: token.start()] if token else text
-    parts = text.split(":", 5)
-    complete = len(parts) == 6 and parts[5] != ""
-    return (head.startswith("arn:") and (complete or token is not None)) or (
-        token is not None and "arn:".startswith(head)
-    )
+def _one_of(value: dict[str, Any], key: str) -> tuple[str, list[str]]:
+    """The name of the element that is there, and its texts; all but nothing without one."""
+    name = key if key in value else f"Not{key}"
+    found = value.get(name, [])
+    return name, [found] if isinstance(found, str) else found
+
+
+def _exactly_one(key: str) -> str:
+    return f"exactly one of `{key}` and `Not{key}` must be present"
+
+
+def _is_texts(value: Any) -> bool:
+    return all(isinstance(each, str) for each in (value if isinstance(value, list) else [value]))

@@ -13,16 +13,34 @@ from typing import Any, Final
 from fleetgate.domain.document import quoted
 
 _KINDS: Final = {"AWS", "Service", "Federated", "CanonicalUser"}
-_AWS: Final = re.compile(r"\*|[0-9]{12}|arn:[a-z-]+:(iam|sts)::[0-9]{12}:[^*?]+|A[A-Z0-9]{15,}")
+_FORMS: Final = {
+    # everybody, an account, an ARN, or the id of a user or role, which a session of it adds to
+    "AWS": re.compile(
+        r"\*|[0-9]{12}|arn:[a-z-]+:(iam|sts)::[0-9]{12}:[^*?]+|A[A-Z0-9]{15,}(:[\w+=,.@-]+)?"
+    ),
+    # services are many and come and go: it is the domain that tells one
+    "Service": re.compile(
+        r"[a-z0-9-]+(\.[a-z0-9-]+)*\.(amazonaws\.com(\.cn)?|amazon\.com|aws\.internal)"
+    ),
+}
 _OTHER: Final = re.compile(r"[^*?\s]+")
+
+
+class InvalidPrincipal(ValueError):
+    """A name that is no principal's, told in IAM's words."""
+
+    def __init__(self, kind: str, name: str) -> None:
+        shown = "SERVICE" if kind == "Service" else kind
+        super().__init__(f'Invalid principal in policy: "{shown}":"{name[:200]}"')
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
     """Who asks a resource or a role: the kind (``AWS``, ``Service``, ``Federated``) and name.
 
-    The name of a kind AWS is an ARN; `also` are further ARNs it goes by, such as that of the role
-    behind an assumed-role session.
+    `also` are further names a policy may call it by. That of a user is its id, that of a session
+    of a role ``AROA...:session``; the role's id and, where they stand for everybody in them, the
+    account and the ARN of its root are others. ``*`` is anybody of the kind AWS.
     """
 
     kind: str
@@ -31,19 +49,8 @@ class Principal:
 
     @property
     def names(self) -> set[str]:
-        """All names a policy may call it by.
-
-        An account stands for everybody in it, by number or by the ARN of its root; ``*`` is
-        anybody of the kind AWS.
-        """
-        names = {self.name, *self.also}
-        if self.kind == "AWS":
-            names.add("*")
-            for arn in (self.name, *self.also):
-                parts = arn.split(":", 5)
-                if len(parts) == 6:
-                    names |= {parts[4], f"{parts[0]}:{parts[1]}:iam::{parts[4]}:root"}
-        return names
+        """All names a policy may call it by."""
+        return {self.name, *self.also, *(("*",) if self.kind == "AWS" else ())}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +69,7 @@ class Principals:
 def parse_principals(value: Any, *, negated: bool) -> Principals:
     """The value of Principal, or of NotPrincipal when `negated`.
 
-    Raises ValueError with a rule to show. A name that is none is told in IAM's words.
+    Raises InvalidPrincipal for a name that is none, else ValueError with a rule to show.
     """
     listed = {"AWS": "*"} if value == "*" else value
     if not isinstance(listed, dict) or not listed:
@@ -72,9 +79,9 @@ def parse_principals(value: Any, *, negated: bool) -> Principals:
         names = [given] if isinstance(given, str) else given
         if kind not in _KINDS or not isinstance(names, list) or not names:
             raise ValueError(f"{quoted(kind)} names no principals")
-        form = _AWS if kind == "AWS" else _OTHER
+        form = _FORMS.get(kind, _OTHER)
         for name in names:
             if not isinstance(name, str) or not form.fullmatch(name):
-                raise ValueError(f'Invalid principal in policy: "{kind}":"{quoted(name)[1:-1]}"')
+                raise InvalidPrincipal(kind, str(name))
         named[kind] = frozenset(names)
     return Principals(named, negated)

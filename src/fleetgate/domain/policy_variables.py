@@ -58,8 +58,12 @@ def fold(name: str) -> str:
 
 
 def folded(values: Values) -> dict[str, tuple[str, ...]]:
-    """The values under folded names."""
-    return {fold(name): value for name, value in values.items()}
+    """The values under folded names; those of names that are the same then are put together."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name, value in values.items():
+        key = fold(name)
+        found[key] = found[key] + value if key in found else value
+    return found
 
 
 def split(text: str, *, with_variables: bool, with_wildcards: bool = True) -> tuple[Part, ...]:

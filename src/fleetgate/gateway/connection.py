@@ -31,7 +31,7 @@ from enum import IntEnum
 from fleetgate.broker.router import Router
 from fleetgate.broker.session import DONE, Message, Session
 from fleetgate.domain.policy import RECEIVE
-from fleetgate.errors import ProtocolError
+from fleetgate.errors import ProtocolError, ServiceUnavailableException
 from fleetgate.gateway import opening, requests, wills
 from fleetgate.gateway.answers import Answers
 from fleetgate.gateway.lifetime import Lifetime
@@ -48,6 +48,9 @@ from fleetgate.names import certificate_id
 from fleetgate.operations.identity import Peer
 
 logger = logging.getLogger("fleetgate.gateway")
+
+_LOAD_PAUSE = 1.0
+"""Seconds, on average, between two attempts to load policies while the registry is away."""
 
 
 class Phase(IntEnum):
@@ -390,12 +393,19 @@ class MqttConnection:
 
     async def _load_policies(self) -> None:
         rights = self.rights
-        try:
-            await rights.load()
-        except Exception:
-            logger.exception("event=policies-not-loaded certificate=%s", self.certificate_id)
-            self.fail(Reason.UNSPECIFIED_ERROR, "the server cannot tell what is allowed")
-            return
+        while True:
+            try:
+                await rights.load()
+                break
+            except ServiceUnavailableException:
+                # the registry is away: the client waits, as it does for any load
+                if self._phase is not Phase.REFRESHING:
+                    return
+                await asyncio.sleep(_LOAD_PAUSE * (0.5 + secrets.randbelow(1000) / 1000))
+            except Exception:
+                logger.exception("event=policies-not-loaded certificate=%s", self.certificate_id)
+                self.fail(Reason.UNSPECIFIED_ERROR, "the server cannot tell what is allowed")
+                return
         self._refreshing = None
         if self._phase is Phase.REFRESHING:
             self._phase = Phase.READY

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from fleetgate.domain.policy import CONNECT, NO_VALUES, Decision, Values
-from fleetgate.errors import ProtocolError
+from fleetgate.errors import ProtocolError, ServiceUnavailableException
 from fleetgate.gateway.opening import connect_values, will_actions
 from fleetgate.gateway.services import Services
 from fleetgate.mqtt.packets import Connect
@@ -63,6 +63,15 @@ async def admit(services: Services, peer: Peer, client_id: str, connect: Connect
         await rights.load()
     except NotAdmitted as error:
         raise ProtocolError(Reason.NOT_AUTHORIZED, error.message) from None
+    except ServiceUnavailableException as error:
+        logger.warning(
+            "event=admission-failed certificate=%s cause=%r",
+            certificate_id(peer.certificate),
+            error.message,
+        )
+        raise ProtocolError(
+            Reason.SERVER_UNAVAILABLE, "the server cannot tell who may connect"
+        ) from None
     except Exception as error:
         logger.exception("event=admission-failed certificate=%s", certificate_id(peer.certificate))
         raise ProtocolError(

@@ -74,7 +74,7 @@ async def register_ca_certificate(
     tags: Tags | None = None,
     certificate_mode: str = "DEFAULT",
 ) -> dict[str, Any]:
-    """RegisterCACertificate: in DEFAULT mode, with a certificate that proves one has the key."""
+    """RegisterCACertificate: in DEFAULT mode it takes a certificate that proves one has the key."""
     _check_mode(certificate_mode, verification_certificate)
     checked = checked_tags(call, tags)
     authority = registration.read_authority(ca_certificate)

@@ -8,13 +8,14 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from fleetgate.domain.limits import Limits
 from fleetgate.domain.policy import Policies
+from fleetgate.errors import ServiceUnavailableException
 from fleetgate.names import Account
 from fleetgate.operations.caller import Caller
 from fleetgate.operations.identity import Identity
 from fleetgate.operations.rsa_keys import RsaKeys
 from fleetgate.pki.issue import Profile
 from fleetgate.pki.trust import Authority
-from fleetgate.store.engine import Store, Tx
+from fleetgate.store.engine import OutcomeUnknown, Store, Tx
 
 DEFAULT_LIMITS = Limits()
 
@@ -83,7 +84,8 @@ class Call:
     Over MQTT `client_id` is the MQTT client id and `identity` the certificate of the connection;
     over HTTP both are empty, and `caller` is who signed the request. `source_ip` is the address
     of the peer; `conditions` are the condition keys for IAM policies the request came with
-    (``aws:SourceIp``, ...). `iam_epoch` is that of the services when the call began.
+    (``aws:SourceIp``, ...). `iam_epoch` is that of the services when the call began. `listing` is
+    what a listing was asked for, which its page tokens are bound to.
     """
 
     services: Services
@@ -94,6 +96,7 @@ class Call:
     caller: Caller | None = None
     source_ip: str = ""
     conditions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    listing: bytes = b""
     iam_epoch: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -114,7 +117,13 @@ class Call:
         self, fn: Callable[Concatenate[Tx, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Runs `fn(tx, ...)` as one durable, all-or-nothing transaction."""
-        return await self.services.store.write(fn, *args, **kwargs)
+        try:
+            return await self.services.store.write(fn, *args, **kwargs)
+        except ServiceUnavailableException as error:
+            if isinstance(error.__cause__, OutcomeUnknown):
+                self.policies_changed()
+                self.iam_changed()
+            raise
 
     def policies_changed(self) -> None:
         """Tells open connections that their compiled policies are stale."""

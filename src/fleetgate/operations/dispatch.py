@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from fleetgate.errors import InvalidRequestException, NotImplementedException, ValidationError
@@ -23,6 +24,7 @@ from fleetgate.operations import (
     iam_tags,
     iam_users,
     log_levels,
+    pages,
     passwords,
     policies,
     principal_policies,
@@ -265,6 +267,14 @@ async def invoke(
     for name in UNOFFERED_MEMBERS.get(operation.name, ()):
         if params.pop(name, None):
             raise refusal(
-                f"`{name}` of {operation.name} is not offered by this server; leave it out"
+                f"`{_as_in_model(operation, name)}` of {operation.name} is not offered by this "
+                "server; leave it out"
             )
+    if operation.name.startswith("List"):
+        call = replace(call, listing=pages.asked_for(params))
     return await function(call, **params)
+
+
+def _as_in_model(operation: Operation, python_name: str) -> str:
+    members = operation.input.members.values() if operation.input is not None else ()
+    return next(each.name for each in members if each.python_name == python_name)

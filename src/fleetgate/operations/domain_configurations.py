@@ -98,7 +98,7 @@ async def create_domain_configuration(
         limit = call.services.limits.domain_configurations
         if domain_configurations.count_domain_configurations(tx) >= limit:
             raise LimitExceededException(
-                f"the account has {limit} domain configurations, the limit"
+                f"the account has {limit} domain configurations, the limit `domain_configurations`"
             )
         domain_configurations.add_domain_configuration(tx, configuration)
         add_tags(tx, call, _arn(call, configuration), checked)

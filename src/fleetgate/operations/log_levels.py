@@ -113,7 +113,7 @@ async def set_v2_logging_level(
             log_levels.count_log_levels(tx) >= limit
         ):
             raise LimitExceededException(
-                f"the account has {limit} targets with a log level of their own, the limit"
+                f"{limit} targets have a log level of their own, the limit `log_levels`"
             )
         log_levels.update_log_level(tx, LogLevel(target_type, target_name, log_level))
 

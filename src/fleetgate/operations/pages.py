@@ -1,8 +1,9 @@
 """Pages of listings: authenticated positions instead of offsets.
 
-A page token is the position behind which the next page starts, bound to its operation and
-sealed with a MAC, so that nobody can read or craft one into something else. Listings go by key
-(``WHERE name > :after``), never by OFFSET.
+A page token is the position behind which the next page starts, encrypted and authenticated
+(AES-256-GCM), and bound to its operation and to what was asked for: nobody can read or craft one,
+and it cannot be used with another filter or order. Listings go by key (``WHERE name > :after``),
+never by OFFSET.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ import base64
 import binascii
 import hashlib
 import hmac
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, TypeVar
 
 import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from fleetgate.errors import InvalidRequestException, ServiceError
 from fleetgate.operations.call import Call
@@ -26,7 +30,10 @@ PAGE = 250
 """Items of a page when the caller names no size. AWS does not publish its default; 250 is the
 most its operations may return."""
 
-_TAG = 16
+PAGING_MEMBERS = frozenset({"marker", "max_items", "max_results", "next_token", "page_size"})
+"""What differs between the calls of one listing."""
+
+_NONCE = 12
 
 
 def page(
@@ -41,8 +48,9 @@ def page(
         return found, None
     items = found[:limit]
     text = msgspec.json.encode(position(items[-1]))
-    tag = _seal(call, operation, text)
-    return items, base64.b64encode(tag + text).decode()
+    nonce = call.services.random_bytes(_NONCE)
+    sealed = _cipher(call.services.token_key).encrypt(nonce, text, _bound_to(call, operation))
+    return items, base64.b64encode(nonce + sealed).decode()
 
 
 def start(
@@ -61,9 +69,14 @@ def start(
         sealed = base64.b64decode(token, validate=True)
     except (binascii.Error, ValueError):
         sealed = b""
-    tag, text = sealed[:_TAG], sealed[_TAG:]
-    if not hmac.compare_digest(tag, _seal(call, operation, text)):
-        raise refusal(f"`{token[:80]}` is not a page token of {operation}")
+    try:
+        text = _cipher(call.services.token_key).decrypt(
+            sealed[:_NONCE], sealed[_NONCE:], _bound_to(call, operation)
+        )
+    except (InvalidTag, ValueError):
+        raise refusal(
+            f"`{token[:80]}` is not a page token of {operation} with these parameters"
+        ) from None
     position: list[str | float | int] = msgspec.json.decode(text)
     return position
 
@@ -74,6 +87,16 @@ def start_after_name(call: Call, operation: str, token: str | None) -> str:
     return "" if position is None else str(position[0])
 
 
-def _seal(call: Call, operation: str, text: bytes) -> bytes:
-    message = operation.encode() + b"\0" + text
-    return hmac.digest(call.services.token_key, b"page\0" + message, hashlib.sha256)[:_TAG]
+def asked_for(params: Mapping[str, Any]) -> bytes:
+    """What a listing is about: its members but for those that differ from page to page."""
+    kept = [(name, value) for name, value in params.items() if name not in PAGING_MEMBERS]
+    return msgspec.json.encode(sorted(kept, key=lambda member: member[0]))
+
+
+def _bound_to(call: Call, operation: str) -> bytes:
+    return operation.encode() + b"\0" + call.listing
+
+
+@lru_cache(maxsize=4)
+def _cipher(token_key: bytes) -> AESGCM:
+    return AESGCM(hmac.digest(token_key, b"page\0", hashlib.sha256))

@@ -55,7 +55,9 @@ async def create_role_alias(
             )
         limit = call.services.limits.role_aliases
         if role_aliases.count_role_aliases(tx) >= limit:
-            raise LimitExceededException(f"the account has {limit} role aliases, the limit")
+            raise LimitExceededException(
+                f"the account has {limit} role aliases, the limit `role_aliases`"
+            )
         alias = RoleAlias(role_alias, role_arn, credential_duration_seconds, call.now, call.now)
         _check_duration(tx, alias)
         role_aliases.add_role_alias(tx, alias)

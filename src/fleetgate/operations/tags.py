@@ -9,6 +9,7 @@ from fleetgate.errors import (
     InvalidRequestException,
     LimitExceededException,
     ResourceNotFoundException,
+    ServiceError,
 )
 from fleetgate.names import Account
 from fleetgate.operations import pages
@@ -50,7 +51,7 @@ take none."""
 
 async def tag_resource(call: Call, resource_arn: str, tags: Tags) -> dict[str, Any]:
     """TagResource: a key the resource has already gets the new value."""
-    checked = checked_tags(call, tags)
+    checked = checked_tags(call, tags, LimitExceededException)
 
     def change(tx: Tx) -> None:
         require_taggable(tx, call.account, resource_arn)
@@ -87,11 +88,16 @@ async def list_tags_for_resource(
     return {"tags": [{"Key": key, "Value": value} for key, value in found.items()]}
 
 
-def checked_tags(call: Call, given: Tags | None) -> dict[str, str]:
+def checked_tags(
+    call: Call,
+    given: Tags | None,
+    too_many: type[ServiceError] = InvalidRequestException,
+) -> dict[str, str]:
     """The tags of a request as key to value; None is none.
 
-    Raises InvalidRequestException for a key given twice, one with AWS's prefix, or more tags
-    than a resource may have. Lengths and characters are the model's constraints.
+    Raises InvalidRequestException for a key given twice or one with AWS's prefix, and `too_many`
+    (not every operation declares LimitExceededException) for more tags than a resource may have.
+    Lengths and characters are the model's constraints.
     """
     checked: dict[str, str] = {}
     for tag in given or ():
@@ -102,7 +108,7 @@ def checked_tags(call: Call, given: Tags | None) -> dict[str, str]:
         checked[key] = tag.get("Value") or ""
     limit = call.services.limits.tags_per_resource
     if len(checked) > limit:
-        raise InvalidRequestException(f"a resource has at most {limit} tags, not {len(checked)}")
+        raise too_many(f"a resource has at most {limit} tags, not {len(checked)}")
     return checked
 
 

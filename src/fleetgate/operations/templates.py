@@ -69,7 +69,9 @@ async def create_provisioning_template(
             )
         limit = call.services.limits.templates
         if templates.count_templates(tx) >= limit:
-            raise LimitExceededException(f"the account has {limit} templates, the limit")
+            raise LimitExceededException(
+                f"the account has {limit} templates, the limit `templates`"
+            )
         template = templates.Template(
             template_name, description, enabled, provisioning_role_arn, 1, 1, call.now, call.now
         )

@@ -167,10 +167,10 @@ async def list_things(
 ) -> dict[str, Any]:
     """ListThings: by name, narrowed by type and by one attribute."""
     if (attribute_name is None) != (attribute_value is None):
-        raise InvalidRequestException(
-            "attributeName and attributeValue go together "
-            f"(attributeName={attribute_name}, attributeValue={attribute_value})"
-        )
+        given, missing = "attributeName", "attributeValue"
+        if attribute_name is None:
+            given, missing = missing, given
+        raise InvalidRequestException(f"{missing} is missing: {given} needs it")
     attribute = (
         None
         if attribute_name is None or attribute_value is None

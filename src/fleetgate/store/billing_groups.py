@@ -45,7 +45,7 @@ def list_billing_groups(tx: Tx, after: str, limit: int, *, prefix: str | None = 
 
 def add_billing_group(tx: Tx, group: BillingGroup) -> None:
     """Stores a new billing group."""
-    tx.run(
+    tx.send(
         f"INSERT INTO billing_group ({_COLUMNS}) "
         "VALUES (:name, :id, :description, :version, :created)",
         name=group.billing_group_name,
@@ -58,7 +58,7 @@ def add_billing_group(tx: Tx, group: BillingGroup) -> None:
 
 def update_billing_group(tx: Tx, group: BillingGroup) -> None:
     """Stores description and version anew."""
-    tx.run(
+    tx.send(
         "UPDATE billing_group SET description = :description, version = :version "
         "WHERE billing_group_name = :name",
         name=group.billing_group_name,
@@ -69,13 +69,15 @@ def update_billing_group(tx: Tx, group: BillingGroup) -> None:
 
 def remove_billing_group(tx: Tx, name: str) -> None:
     """Deletes a billing group; the things that were in it are in none."""
-    tx.run("UPDATE thing SET billing_group_name = NULL WHERE billing_group_name = :name", name=name)
-    tx.run("DELETE FROM billing_group WHERE billing_group_name = :name", name=name)
+    tx.send(
+        "UPDATE thing SET billing_group_name = NULL WHERE billing_group_name = :name", name=name
+    )
+    tx.send("DELETE FROM billing_group WHERE billing_group_name = :name", name=name)
 
 
 def update_billing_group_of_thing(tx: Tx, thing_name: str, group_name: str | None) -> None:
     """Puts a thing into a billing group, out of the one it was in; None: into none."""
-    tx.run(
+    tx.send(
         "UPDATE thing SET billing_group_name = :group WHERE thing_name = :thing",
         group=group_name,
         thing=thing_name,

@@ -115,7 +115,7 @@ def add_ca_certificate(tx: Tx, ca_certificate: CaCertificate) -> bool:
 
 def update_ca_certificate(tx: Tx, ca_certificate: CaCertificate) -> None:
     """Writes what may change: statuses, registration configuration, version, modified_at."""
-    tx.run(
+    tx.send(
         "UPDATE ca_certificate SET status = :status, auto_registration = :auto_registration, "
         "template_body = :template_body, template_name = :template_name, role_arn = :role_arn, "
         "modified_at = :modified_at, customer_version = :customer_version "
@@ -133,7 +133,7 @@ def update_ca_certificate(tx: Tx, ca_certificate: CaCertificate) -> None:
 
 def remove_ca_certificate(tx: Tx, certificate_id: str) -> None:
     """Deletes a CA certificate; the certificates registered under it stay."""
-    tx.run("DELETE FROM ca_certificate WHERE certificate_id = :id", id=certificate_id)
+    tx.send("DELETE FROM ca_certificate WHERE certificate_id = :id", id=certificate_id)
 
 
 _SLOT = 1  # there is one registration code; its row always has this key
@@ -147,7 +147,7 @@ def find_registration_code(tx: Tx) -> str | None:
 
 def add_registration_code(tx: Tx, code: str) -> None:
     """Stores a registration code, unless there is one."""
-    tx.run(
+    tx.send(
         "INSERT INTO registration_code (slot, code) VALUES (:slot, :code) ON CONFLICT DO NOTHING",
         slot=_SLOT,
         code=code,

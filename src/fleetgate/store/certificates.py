@@ -129,7 +129,7 @@ def add_certificate(tx: Tx, certificate: Certificate) -> bool:
 
 def update_certificate_status(tx: Tx, certificate_id: str, status: str, now: float) -> None:
     """Sets the status; a certificate that leaves PENDING_ACTIVATION is no longer swept."""
-    tx.run(
+    tx.send(
         "UPDATE certificate SET status = :status, modified_at = :now, pending_until = NULL, "
         "customer_version = customer_version + 1 WHERE certificate_id = :id",
         id=certificate_id,
@@ -142,7 +142,7 @@ def update_certificate_registration(
     tx: Tx, certificate_id: str, template_name: str, thing_name: str | None
 ) -> None:
     """Remembers the RegisterThing that used the certificate's ownership token."""
-    tx.run(
+    tx.send(
         "UPDATE certificate SET template_name = :template, thing_name = :thing "
         "WHERE certificate_id = :id",
         id=certificate_id,
@@ -153,7 +153,7 @@ def update_certificate_registration(
 
 def remove_certificate(tx: Tx, certificate_id: str) -> None:
     """Deletes a certificate."""
-    tx.run("DELETE FROM certificate WHERE certificate_id = :id", id=certificate_id)
+    tx.send("DELETE FROM certificate WHERE certificate_id = :id", id=certificate_id)
 
 
 def find_transfer(tx: Tx, certificate_id: str) -> Transfer | None:
@@ -182,7 +182,7 @@ def list_transfers(
 
 def add_transfer(tx: Tx, transfer: Transfer) -> None:
     """Stores a transfer that begins; the certificate has none."""
-    tx.run(
+    tx.send(
         f"INSERT INTO certificate_transfer ({_TRANSFER}) "
         f"VALUES (:{_TRANSFER.replace(', ', ', :')})",
         **{name: getattr(transfer, name) for name in Transfer.__slots__},
@@ -191,7 +191,7 @@ def add_transfer(tx: Tx, transfer: Transfer) -> None:
 
 def remove_transfer(tx: Tx, certificate_id: str) -> None:
     """Ends a transfer."""
-    tx.run("DELETE FROM certificate_transfer WHERE certificate_id = :id", id=certificate_id)
+    tx.send("DELETE FROM certificate_transfer WHERE certificate_id = :id", id=certificate_id)
 
 
 def remove_pending_certificates(tx: Tx, now: float, limit: int) -> list[str]:
@@ -211,7 +211,7 @@ def add_provisioning_claim(
     tx: Tx, certificate_id: str, template_name: str, not_before: float, not_after: float
 ) -> None:
     """Stores a temporary claim for one template."""
-    tx.run(
+    tx.send(
         "INSERT INTO provisioning_claim (certificate_id, template_name, not_before, not_after) "
         "VALUES (:id, :template, :not_before, :not_after)",
         id=certificate_id,
@@ -232,5 +232,7 @@ def remove_provisioning_claims(tx: Tx, template_name: str) -> list[str]:
         "SELECT certificate_id FROM provisioning_claim WHERE template_name = :template",
         template=template_name,
     )
-    tx.run("DELETE FROM provisioning_claim WHERE template_name = :template", template=template_name)
+    tx.send(
+        "DELETE FROM provisioning_claim WHERE template_name = :template", template=template_name
+    )
     return [row[0] for row in rows]

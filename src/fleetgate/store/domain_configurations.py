@@ -67,7 +67,7 @@ def count_domain_configurations(tx: Tx) -> int:
 
 def add_domain_configuration(tx: Tx, configuration: DomainConfiguration) -> None:
     """Stores a new domain configuration."""
-    tx.run(
+    tx.send(
         f"INSERT INTO domain_configuration ({_COLUMNS}) VALUES (:name, :suffix, :service_type, "
         ":status, :status_changed_at, :security_policy, :authentication_type, "
         ":application_protocol, :server_certificate)",
@@ -79,7 +79,7 @@ def add_domain_configuration(tx: Tx, configuration: DomainConfiguration) -> None
 
 def update_domain_configuration(tx: Tx, configuration: DomainConfiguration) -> None:
     """Stores everything but name, ARN and service type anew."""
-    tx.run(
+    tx.send(
         "UPDATE domain_configuration SET status = :status, "
         "status_changed_at = :status_changed_at, security_policy = :security_policy, "
         "authentication_type = :authentication_type, "
@@ -91,7 +91,7 @@ def update_domain_configuration(tx: Tx, configuration: DomainConfiguration) -> N
 
 def remove_domain_configuration(tx: Tx, name: str) -> None:
     """Deletes a domain configuration."""
-    tx.run("DELETE FROM domain_configuration WHERE name = :name", name=name)
+    tx.send("DELETE FROM domain_configuration WHERE name = :name", name=name)
 
 
 def _changeable(configuration: DomainConfiguration) -> dict[str, object]:

@@ -35,6 +35,10 @@ class StoreError(Error):
     """The store cannot be used: it is away, taken, too new, too old, or of another account."""
 
 
+class OutcomeUnknown(Exception):
+    """The cause of a ServiceUnavailableException after which a write may be stored or not."""
+
+
 class Tx(Protocol):
     """One transaction: SQL text with ``:name`` parameters in, tuples out."""
 
@@ -130,4 +134,4 @@ def find_setting(tx: Tx, name: str) -> str | None:
 
 def add_setting(tx: Tx, name: str, value: str) -> None:
     """Stores such a setting once; it never changes afterwards."""
-    tx.run("INSERT INTO setting (name, value) VALUES (:name, :value)", name=name, value=value)
+    tx.send("INSERT INTO setting (name, value) VALUES (:name, :value)", name=name, value=value)

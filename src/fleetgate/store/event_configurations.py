@@ -28,7 +28,7 @@ def list_event_configurations(tx: Tx) -> list[EventConfiguration]:
 
 def update_event_configuration(tx: Tx, event_type: str, enabled: bool, now: float) -> None:
     """Sets one event type; its creation time stays that of the first time."""
-    tx.run(
+    tx.send(
         "INSERT INTO event_configuration (event_type, enabled, created_at, modified_at) "
         "VALUES (:event_type, :enabled, :now, :now) ON CONFLICT (event_type) DO UPDATE SET "
         "enabled = excluded.enabled, modified_at = excluded.modified_at",

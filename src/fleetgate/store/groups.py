@@ -108,7 +108,7 @@ def has_child_groups(tx: Tx, name: str) -> bool:
 
 def add_thing_group(tx: Tx, group: ThingGroup) -> None:
     """Stores a new group."""
-    tx.run(
+    tx.send(
         f"INSERT INTO thing_group ({_COLUMNS}) VALUES "
         "(:name, :id, :parent, :description, :attributes, :version, :created)",
         name=group.thing_group_name,
@@ -123,7 +123,7 @@ def add_thing_group(tx: Tx, group: ThingGroup) -> None:
 
 def update_thing_group(tx: Tx, group: ThingGroup) -> None:
     """Stores description, attributes and version anew."""
-    tx.run(
+    tx.send(
         "UPDATE thing_group SET description = :description, attributes = :attributes, "
         "version = :version WHERE thing_group_name = :name",
         name=group.thing_group_name,
@@ -135,13 +135,13 @@ def update_thing_group(tx: Tx, group: ThingGroup) -> None:
 
 def remove_thing_group(tx: Tx, name: str) -> None:
     """Deletes a group and its memberships."""
-    tx.run("DELETE FROM thing_group_member WHERE thing_group_name = :name", name=name)
-    tx.run("DELETE FROM thing_group WHERE thing_group_name = :name", name=name)
+    tx.send("DELETE FROM thing_group_member WHERE thing_group_name = :name", name=name)
+    tx.send("DELETE FROM thing_group WHERE thing_group_name = :name", name=name)
 
 
 def add_group_member(tx: Tx, group_name: str, thing_name: str) -> None:
     """Puts a thing into a group; twice is once."""
-    tx.run(
+    tx.send(
         "INSERT INTO thing_group_member (thing_group_name, thing_name) VALUES (:group, :thing) "
         "ON CONFLICT DO NOTHING",
         group=group_name,

@@ -85,7 +85,7 @@ def list_policies(
 
 def add_policy(tx: Tx, policy: Policy, document: str) -> None:
     """Stores a new policy with its version 1."""
-    tx.run(
+    tx.send(
         f"INSERT INTO iam_policy (policy_key, {_POLICY}) VALUES "
         "(:key, :id, :name, :path, :arn, :description, 1, 1, :now, :now)",
         key=policy.policy_name.lower(),
@@ -101,8 +101,8 @@ def add_policy(tx: Tx, policy: Policy, document: str) -> None:
 
 def remove_policy(tx: Tx, policy_id: str) -> None:
     """Deletes a policy with its versions."""
-    tx.run("DELETE FROM iam_policy_version WHERE policy_id = :id", id=policy_id)
-    tx.run("DELETE FROM iam_policy WHERE policy_id = :id", id=policy_id)
+    tx.send("DELETE FROM iam_policy_version WHERE policy_id = :id", id=policy_id)
+    tx.send("DELETE FROM iam_policy WHERE policy_id = :id", id=policy_id)
 
 
 def find_policy_version(tx: Tx, policy_id: str, version_id: int) -> PolicyVersion | None:
@@ -129,7 +129,7 @@ def list_policy_versions(tx: Tx, policy_id: str) -> list[PolicyVersion]:
 def add_policy_version(tx: Tx, policy: Policy, document: str, now: float) -> int:
     """Stores a further version and returns its id."""
     version_id = policy.last_version_id + 1
-    tx.run(
+    tx.send(
         "UPDATE iam_policy SET last_version_id = :version, modified_at = :now "
         "WHERE policy_id = :id",
         id=policy.policy_id,
@@ -142,7 +142,7 @@ def add_policy_version(tx: Tx, policy: Policy, document: str, now: float) -> int
 
 def update_default_version(tx: Tx, policy_id: str, version_id: int, now: float) -> None:
     """Makes a version the one in force."""
-    tx.run(
+    tx.send(
         "UPDATE iam_policy SET default_version_id = :version, modified_at = :now "
         "WHERE policy_id = :id",
         id=policy_id,
@@ -153,7 +153,7 @@ def update_default_version(tx: Tx, policy_id: str, version_id: int, now: float) 
 
 def remove_policy_version(tx: Tx, policy_id: str, version_id: int) -> None:
     """Deletes one version."""
-    tx.run(
+    tx.send(
         "DELETE FROM iam_policy_version WHERE policy_id = :id AND version_id = :version",
         id=policy_id,
         version=version_id,
@@ -161,7 +161,7 @@ def remove_policy_version(tx: Tx, policy_id: str, version_id: int) -> None:
 
 
 def _insert_version(tx: Tx, policy_id: str, version: PolicyVersion) -> None:
-    tx.run(
+    tx.send(
         "INSERT INTO iam_policy_version (policy_id, version_id, document, created_at) "
         "VALUES (:id, :version, :document, :now)",
         id=policy_id,
@@ -196,7 +196,7 @@ def list_inline_policies(tx: Tx, owner_id: str) -> list[tuple[str, str]]:
 
 def update_inline_policy(tx: Tx, owner_id: str, policy_name: str, document: str) -> None:
     """Stores an inline policy, in place of the one of this name."""
-    tx.run(
+    tx.send(
         "INSERT INTO iam_inline_policy (owner_id, policy_name, document) "
         "VALUES (:owner, :name, :document) "
         "ON CONFLICT (owner_id, policy_name) DO UPDATE SET document = excluded.document",
@@ -249,7 +249,7 @@ def count_owners(tx: Tx, policy_arn: str) -> int:
 
 def add_attached(tx: Tx, owner_id: str, policy_arn: str) -> None:
     """Attaches a managed policy; twice is once."""
-    tx.run(
+    tx.send(
         "INSERT INTO iam_attached_policy (owner_id, policy_arn) VALUES (:owner, :arn) "
         "ON CONFLICT DO NOTHING",
         owner=owner_id,

@@ -63,7 +63,7 @@ def list_roles(tx: Tx, path_prefix: str, after: str, limit: int) -> list[Role]:
 
 def add_role(tx: Tx, role: Role) -> None:
     """Stores a new role."""
-    tx.run(
+    tx.send(
         f"INSERT INTO iam_role (role_key, {_ROLE}) VALUES "
         "(:key, :id, :name, :path, :trust, :description, :seconds, :now)",
         key=role.role_name.lower(),
@@ -79,7 +79,7 @@ def add_role(tx: Tx, role: Role) -> None:
 
 def update_role(tx: Tx, role: Role) -> None:
     """Stores trust policy, description and longest session of the role with this id."""
-    tx.run(
+    tx.send(
         "UPDATE iam_role SET trust_policy = :trust, description = :description, "
         "max_session_seconds = :seconds WHERE role_id = :id",
         id=role.role_id,
@@ -91,7 +91,7 @@ def update_role(tx: Tx, role: Role) -> None:
 
 def remove_role(tx: Tx, role_id: str) -> None:
     """Deletes a role that has no policies any more."""
-    tx.run("DELETE FROM iam_role WHERE role_id = :id", id=role_id)
+    tx.send("DELETE FROM iam_role WHERE role_id = :id", id=role_id)
 
 
 def list_role_documents(tx: Tx, role_name: str) -> list[tuple[str, str]]:

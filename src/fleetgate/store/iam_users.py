@@ -96,7 +96,7 @@ def list_users(tx: Tx, path_prefix: str, after: str, limit: int) -> list[User]:
 
 def add_user(tx: Tx, user: User) -> None:
     """Stores a new user."""
-    tx.run(
+    tx.send(
         "INSERT INTO iam_user (user_id, user_key, user_name, path, created_at) "
         "VALUES (:id, :key, :name, :path, :now)",
         id=user.user_id,
@@ -109,7 +109,7 @@ def add_user(tx: Tx, user: User) -> None:
 
 def update_user(tx: Tx, user: User) -> None:
     """Stores the name and the path of the user with this id."""
-    tx.run(
+    tx.send(
         "UPDATE iam_user SET user_key = :key, user_name = :name, path = :path WHERE user_id = :id",
         id=user.user_id,
         key=user.user_name.lower(),
@@ -120,7 +120,7 @@ def update_user(tx: Tx, user: User) -> None:
 
 def remove_user(tx: Tx, user_id: str) -> None:
     """Deletes a user who has no keys, password and policies any more."""
-    tx.run("DELETE FROM iam_user WHERE user_id = :id", id=user_id)
+    tx.send("DELETE FROM iam_user WHERE user_id = :id", id=user_id)
 
 
 def list_user_documents(tx: Tx, user_name: str) -> list[tuple[str, str]]:
@@ -157,7 +157,7 @@ def add_access_key(
     tx: Tx, access_key_id: str, user_id: str, sealed_secret: str, now: float
 ) -> None:
     """Stores a new access key, active."""
-    tx.run(
+    tx.send(
         "INSERT INTO iam_access_key (access_key_id, user_id, sealed_secret, status, created_at) "
         "VALUES (:id, :user, :secret, 'Active', :now)",
         id=access_key_id,
@@ -169,7 +169,7 @@ def add_access_key(
 
 def update_access_key_status(tx: Tx, access_key_id: str, status: str) -> None:
     """Makes an access key ``Active`` or ``Inactive``."""
-    tx.run(
+    tx.send(
         "UPDATE iam_access_key SET status = :status WHERE access_key_id = :id",
         id=access_key_id,
         status=status,
@@ -180,7 +180,7 @@ def update_access_key_use(
     tx: Tx, access_key_id: str, now: float, service: str, region: str
 ) -> None:
     """Notes when an access key was used, for which service and region."""
-    tx.run(
+    tx.send(
         "UPDATE iam_access_key SET used_at = :now, used_service = :service, "
         "used_region = :region WHERE access_key_id = :id",
         id=access_key_id,
@@ -192,7 +192,7 @@ def update_access_key_use(
 
 def remove_access_key(tx: Tx, access_key_id: str) -> None:
     """Deletes an access key."""
-    tx.run("DELETE FROM iam_access_key WHERE access_key_id = :id", id=access_key_id)
+    tx.send("DELETE FROM iam_access_key WHERE access_key_id = :id", id=access_key_id)
 
 
 # --- passwords -----------------------------------------------------------------------------
@@ -212,7 +212,7 @@ def add_login_profile(
     tx: Tx, user_id: str, password_hash: str, now: float, *, reset_required: bool
 ) -> None:
     """Stores the first password of a user."""
-    tx.run(
+    tx.send(
         "INSERT INTO iam_login_profile (user_id, password_hash, reset_required, created_at) "
         "VALUES (:user, :hash, :reset, :now)",
         user=user_id,
@@ -224,7 +224,7 @@ def add_login_profile(
 
 def update_login_profile(tx: Tx, user_id: str, password_hash: str, *, reset_required: bool) -> None:
     """Stores another password of a user, and whether it has to be changed."""
-    tx.run(
+    tx.send(
         "UPDATE iam_login_profile SET password_hash = :hash, reset_required = :reset "
         "WHERE user_id = :user",
         user=user_id,
@@ -235,14 +235,14 @@ def update_login_profile(tx: Tx, user_id: str, password_hash: str, *, reset_requ
 
 def update_password_use(tx: Tx, user_id: str, now: float) -> None:
     """Notes when the password of a user opened a session."""
-    tx.run(
+    tx.send(
         "UPDATE iam_login_profile SET used_at = :now WHERE user_id = :user", user=user_id, now=now
     )
 
 
 def remove_login_profile(tx: Tx, user_id: str) -> None:
     """Deletes the password of a user."""
-    tx.run("DELETE FROM iam_login_profile WHERE user_id = :user", user=user_id)
+    tx.send("DELETE FROM iam_login_profile WHERE user_id = :user", user=user_id)
 
 
 def _count(row: Row | None) -> int:

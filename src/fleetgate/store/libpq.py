@@ -14,6 +14,7 @@ Source: PostgreSQL documentation, "libpq - Pipeline Mode", "Asynchronous Command
 from __future__ import annotations
 
 import contextlib
+import re
 import select
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,11 +34,17 @@ PREPARED = 500
 CONNECT_TIMEOUT = 5
 """Seconds to connect, unless the URL says otherwise (``connect_timeout``)."""
 
-ANSWER_MARGIN = 5.0
-"""Seconds by which the database's own time-out may be late before the connection is given up."""
+GIVE_UP = 1.5
+"""By how much the database's own time-out may be late before the connection is given up: factor."""
 
 TOGETHER = 100
 """Statements that wait for the next round trip, at most."""
+
+# libpq's own message would quote what it could not read, which may be the password
+_UNREADABLE = (
+    "the database URL cannot be read: postgresql://USER:PASSWORD@HOST:PORT/DATABASE is expected; "
+    "in user and password, `@ : / ? # % [ ]` have to be percent-encoded"
+)
 
 OLDEST = 130000
 """PostgreSQL 13: the oldest version the statements were made for."""
@@ -76,20 +83,13 @@ def target(url: str, timeout: float) -> Target:
     try:
         params = conninfo.conninfo_to_dict(url)
     except psycopg.Error:
-        # libpq's message would quote what it could not read, which may be the password
-        raise StoreError(
-            "the database URL cannot be read: postgresql://USER:PASSWORD@HOST:PORT/DATABASE is "
-            "expected; in user and password, `@ : / ? # % [ ]` have to be percent-encoded"
-        ) from None
+        raise StoreError(_UNREADABLE) from None
     host, port, name = (str(params.get(key) or "") for key in ("host", "port", "dbname"))
-    if "@" in host + name or "/" in name:
-        raise StoreError(
-            "the database URL has an `@` or `/` too many: in user and password they have to be "
-            "percent-encoded (%40, %2F)"
-        )
+    if "@" in host + name or "/" in name or not re.fullmatch(r"[0-9,]*", port):
+        raise StoreError(_UNREADABLE)
     params.setdefault("connect_timeout", CONNECT_TIMEOUT)
     params.setdefault("application_name", "fleetgate")
-    params.setdefault("tcp_user_timeout", int((timeout + ANSWER_MARGIN) * 1000))
+    params.setdefault("tcp_user_timeout", int(timeout * GIVE_UP * 1000))
     params["client_encoding"] = "UTF8"
     shown = f"database `{name or params.get('user') or ''}` on {host or 'the local socket'}"
     text = conninfo.make_conninfo("", **{k: v for k, v in params.items() if v is not None})
@@ -186,7 +186,7 @@ class Link:
 
     def __init__(self, connection: psycopg.Connection[Any], timeout: float) -> None:
         self._connection = connection
-        self._timeout = timeout + ANSWER_MARGIN
+        self._timeout = timeout * GIVE_UP
         self._pg = connection.pgconn
         self._pg.enter_pipeline_mode()
         self._poll = select.poll()
@@ -198,6 +198,15 @@ class Link:
     def server_version(self) -> int:
         """E.g. 150004 for PostgreSQL 15.4."""
         return self._pg.server_version
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether an unused connection was closed from the other side, as far as one can see.
+
+        Nobody has asked anything: what there is to read is a farewell.
+        """
+        self._poll.modify(self._pg.socket, select.POLLIN)
+        return bool(self._poll.poll(0))
 
     @property
     def idle(self) -> bool:

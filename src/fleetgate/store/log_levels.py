@@ -42,7 +42,7 @@ def find_logging_options(tx: Tx, generation: str) -> LoggingOptions | None:
 
 def update_logging_options(tx: Tx, options: LoggingOptions) -> None:
     """Stores the options of a generation, whether or not there were some."""
-    tx.run(
+    tx.send(
         "INSERT INTO logging_options "
         "(generation, role_arn, log_level, disabled, event_configurations) "
         "VALUES (:generation, :role_arn, :log_level, :disabled, :event_configurations) "
@@ -93,7 +93,7 @@ def count_log_levels(tx: Tx) -> int:
 
 def update_log_level(tx: Tx, level: LogLevel) -> None:
     """Sets the level of a target."""
-    tx.run(
+    tx.send(
         "INSERT INTO log_level (target_type, target_name, log_level) "
         "VALUES (:type, :name, :level) "
         "ON CONFLICT (target_type, target_name) DO UPDATE SET log_level = excluded.log_level",
@@ -105,7 +105,7 @@ def update_log_level(tx: Tx, level: LogLevel) -> None:
 
 def remove_log_level(tx: Tx, target_type: str, target_name: str) -> None:
     """Lets the default level hold for a target again."""
-    tx.run(
+    tx.send(
         "DELETE FROM log_level WHERE target_type = :type AND target_name = :name",
         type=target_type,
         name=target_name,

@@ -60,7 +60,7 @@ def list_policies(
 
 def add_policy(tx: Tx, policy_name: str, document: str, generation_id: str, now: float) -> None:
     """Stores a new policy with its version 1."""
-    tx.run(
+    tx.send(
         f"INSERT INTO policy ({_COLUMNS}) VALUES (:name, 1, 1, :generation, :now, :now)",
         name=policy_name,
         generation=generation_id,
@@ -71,8 +71,8 @@ def add_policy(tx: Tx, policy_name: str, document: str, generation_id: str, now:
 
 def remove_policy(tx: Tx, policy_name: str) -> None:
     """Deletes a policy with its versions."""
-    tx.run("DELETE FROM policy_version WHERE policy_name = :name", name=policy_name)
-    tx.run("DELETE FROM policy WHERE policy_name = :name", name=policy_name)
+    tx.send("DELETE FROM policy_version WHERE policy_name = :name", name=policy_name)
+    tx.send("DELETE FROM policy WHERE policy_name = :name", name=policy_name)
 
 
 def find_policy_version(tx: Tx, policy_name: str, version_id: int) -> PolicyVersion | None:
@@ -109,7 +109,7 @@ def list_policy_versions(tx: Tx, policy_name: str) -> list[PolicyVersion]:
 def add_policy_version(tx: Tx, policy: Policy, document: str, now: float) -> int:
     """Stores a further version and returns its id."""
     version_id = policy.last_version_id + 1
-    tx.run(
+    tx.send(
         "UPDATE policy SET last_version_id = :version, modified_at = :now "
         "WHERE policy_name = :name",
         name=policy.policy_name,
@@ -122,7 +122,7 @@ def add_policy_version(tx: Tx, policy: Policy, document: str, now: float) -> int
 
 def update_default_policy_version(tx: Tx, policy_name: str, version_id: int, now: float) -> None:
     """Makes a version the one in force."""
-    tx.run(
+    tx.send(
         "UPDATE policy SET default_version_id = :version, modified_at = :now "
         "WHERE policy_name = :name",
         name=policy_name,
@@ -133,7 +133,7 @@ def update_default_policy_version(tx: Tx, policy_name: str, version_id: int, now
 
 def remove_policy_version(tx: Tx, policy_name: str, version_id: int) -> None:
     """Deletes one version."""
-    tx.run(
+    tx.send(
         "DELETE FROM policy_version WHERE policy_name = :name AND version_id = :version",
         name=policy_name,
         version=version_id,
@@ -142,7 +142,7 @@ def remove_policy_version(tx: Tx, policy_name: str, version_id: int) -> None:
 
 def add_policy_attachment(tx: Tx, policy_name: str, target: str) -> None:
     """Attaches a policy to a target (certificate or thing group ARN); twice is once."""
-    tx.run(
+    tx.send(
         "INSERT INTO policy_attachment (target, policy_name) VALUES (:target, :name) "
         "ON CONFLICT DO NOTHING",
         target=target,
@@ -164,7 +164,7 @@ def remove_policy_attachment(tx: Tx, policy_name: str, target: str) -> bool:
 
 def remove_policy_attachments(tx: Tx, target: str) -> None:
     """Detaches every policy of a target."""
-    tx.run("DELETE FROM policy_attachment WHERE target = :target", target=target)
+    tx.send("DELETE FROM policy_attachment WHERE target = :target", target=target)
 
 
 def list_attached_policies(tx: Tx, target: str, after: str, limit: int) -> list[str]:
@@ -229,7 +229,7 @@ def list_policy_targets(tx: Tx, policy_name: str, after: str, limit: int) -> lis
 
 
 def _insert_version(tx: Tx, policy_name: str, version_id: int, document: str, now: float) -> None:
-    tx.run(
+    tx.send(
         "INSERT INTO policy_version (policy_name, version_id, document, created_at) "
         "VALUES (:name, :version, :document, :now)",
         name=policy_name,

@@ -271,6 +271,8 @@ class _Line:
 
     def link(self) -> Link:
         """The connection. Raises ServiceUnavailableException when there is none to be had."""
+        if self._link is not None and self._link.has_ended:
+            self.drop()  # seen now, it costs nothing; seen at COMMIT, the outcome is unknown
         if self._link is None:
             self._link = self._dialler.dial()
         return self._link
@@ -396,7 +398,7 @@ def _stored(line: _Line, fn: Callable[[PostgresTx], Any]) -> Any:
     except ConnectionLost as lost:
         log.error("event=commit-lost cause=%s", lost)
         line.drop()
-        raise ServiceUnavailableException(_UNKNOWN) from None
+        raise ServiceUnavailableException(_UNKNOWN) from engine.OutcomeUnknown()
     except psycopg.Error as error:  # it was rolled back
         raise _judged(line, tx, error) from None
     return result

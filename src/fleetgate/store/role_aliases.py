@@ -47,7 +47,7 @@ def count_role_aliases(tx: Tx) -> int:
 
 def add_role_alias(tx: Tx, alias: RoleAlias) -> None:
     """Stores a new role alias."""
-    tx.run(
+    tx.send(
         f"INSERT INTO role_alias ({_COLUMNS}) "
         "VALUES (:name, :role_arn, :seconds, :created_at, :modified_at)",
         name=alias.role_alias,
@@ -60,7 +60,7 @@ def add_role_alias(tx: Tx, alias: RoleAlias) -> None:
 
 def update_role_alias(tx: Tx, alias: RoleAlias) -> None:
     """Stores role, duration and modification time anew."""
-    tx.run(
+    tx.send(
         "UPDATE role_alias SET role_arn = :role_arn, credential_seconds = :seconds, "
         "modified_at = :modified_at WHERE role_alias = :name",
         name=alias.role_alias,
@@ -72,4 +72,4 @@ def update_role_alias(tx: Tx, alias: RoleAlias) -> None:
 
 def remove_role_alias(tx: Tx, role_alias: str) -> None:
     """Deletes a role alias."""
-    tx.run("DELETE FROM role_alias WHERE role_alias = :name", name=role_alias)
+    tx.send("DELETE FROM role_alias WHERE role_alias = :name", name=role_alias)

@@ -19,7 +19,7 @@ def list_tags(tx: Tx, arn: str) -> dict[str, str]:
 def update_tags(tx: Tx, arn: str, tags: Mapping[str, str]) -> None:
     """Gives a resource these tags; a key it has already gets the new value."""
     for key, value in tags.items():
-        tx.run(
+        tx.send(
             "INSERT INTO tag (resource, tag_key, tag_value) VALUES (:resource, :key, :value) "
             "ON CONFLICT (resource, tag_key) DO UPDATE SET tag_value = excluded.tag_value",
             resource=arn,
@@ -31,10 +31,10 @@ def update_tags(tx: Tx, arn: str, tags: Mapping[str, str]) -> None:
 def remove_tags(tx: Tx, arn: str, keys: Iterable[str] | None = None) -> None:
     """Takes the tags of these keys from a resource, all of them with None."""
     if keys is None:
-        tx.run("DELETE FROM tag WHERE resource = :resource", resource=arn)
+        tx.send("DELETE FROM tag WHERE resource = :resource", resource=arn)
         return
     for key in keys:
-        tx.run(
+        tx.send(
             "DELETE FROM tag WHERE resource = :resource AND tag_key = :key",
             resource=arn,
             key=key,

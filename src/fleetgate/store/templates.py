@@ -91,7 +91,7 @@ def count_templates(tx: Tx) -> int:
 
 def add_template(tx: Tx, template: Template, body: str) -> None:
     """Stores a new template with `body` as its version 1."""
-    tx.run(
+    tx.send(
         f"INSERT INTO template ({_COLUMNS}) VALUES (:name, :description, :enabled, :role, 1, 1, "
         ":created_at, :modified_at)",
         name=template.template_name,
@@ -106,7 +106,7 @@ def add_template(tx: Tx, template: Template, body: str) -> None:
 
 def update_template(tx: Tx, template: Template) -> None:
     """Stores description, enabled, role, default version and modification time anew."""
-    tx.run(
+    tx.send(
         "UPDATE template SET description = :description, enabled = :enabled, "
         "provisioning_role_arn = :role, default_version_id = :default, modified_at = :now "
         "WHERE template_name = :name",
@@ -121,8 +121,8 @@ def update_template(tx: Tx, template: Template) -> None:
 
 def remove_template(tx: Tx, template_name: str) -> None:
     """Deletes a template with its versions."""
-    tx.run("DELETE FROM template_version WHERE template_name = :name", name=template_name)
-    tx.run("DELETE FROM template WHERE template_name = :name", name=template_name)
+    tx.send("DELETE FROM template_version WHERE template_name = :name", name=template_name)
+    tx.send("DELETE FROM template WHERE template_name = :name", name=template_name)
 
 
 def find_template_version(tx: Tx, template_name: str, version_id: int) -> TemplateVersion | None:
@@ -163,7 +163,7 @@ def add_template_version(
 ) -> int:
     """Stores a further version, in force at once when `default`; returns its id."""
     version_id = template.last_version_id + 1
-    tx.run(
+    tx.send(
         "UPDATE template SET last_version_id = :version, default_version_id = :default, "
         "modified_at = :now WHERE template_name = :name",
         name=template.template_name,
@@ -177,7 +177,7 @@ def add_template_version(
 
 def remove_template_version(tx: Tx, template_name: str, version_id: int) -> None:
     """Deletes one version."""
-    tx.run(
+    tx.send(
         "DELETE FROM template_version WHERE template_name = :name AND version_id = :version",
         name=template_name,
         version=version_id,
@@ -185,7 +185,7 @@ def remove_template_version(tx: Tx, template_name: str, version_id: int) -> None
 
 
 def _insert_version(tx: Tx, template_name: str, version_id: int, body: str, now: float) -> None:
-    tx.run(
+    tx.send(
         "INSERT INTO template_version (template_name, version_id, body, created_at) "
         "VALUES (:name, :version, :body, :now)",
         name=template_name,

@@ -138,7 +138,7 @@ def add_thing(tx: Tx, thing: Thing) -> bool:
 
 def update_thing(tx: Tx, thing: Thing) -> None:
     """Stores type, attributes and version of a thing anew."""
-    tx.run(
+    tx.send(
         "UPDATE thing SET thing_type_name = :type, attributes = :attributes, version = :version "
         "WHERE thing_name = :name",
         name=thing.thing_name,
@@ -146,20 +146,20 @@ def update_thing(tx: Tx, thing: Thing) -> None:
         attributes=_encode(thing.attributes).decode(),
         version=thing.version,
     )
-    tx.run("DELETE FROM thing_attribute WHERE thing_name = :name", name=thing.thing_name)
+    tx.send("DELETE FROM thing_attribute WHERE thing_name = :name", name=thing.thing_name)
     _index_attributes(tx, thing)
 
 
 def remove_thing(tx: Tx, thing_name: str) -> None:
     """Deletes a thing with its attributes and group memberships."""
-    tx.run("DELETE FROM thing_attribute WHERE thing_name = :name", name=thing_name)
-    tx.run("DELETE FROM thing_group_member WHERE thing_name = :name", name=thing_name)
-    tx.run("DELETE FROM thing WHERE thing_name = :name", name=thing_name)
+    tx.send("DELETE FROM thing_attribute WHERE thing_name = :name", name=thing_name)
+    tx.send("DELETE FROM thing_group_member WHERE thing_name = :name", name=thing_name)
+    tx.send("DELETE FROM thing WHERE thing_name = :name", name=thing_name)
 
 
 def add_thing_principal(tx: Tx, thing_name: str, principal: str, exclusive: bool = False) -> None:
     """Attaches a principal (ARN) to a thing; one that is attached stays as it is."""
-    tx.run(
+    tx.send(
         "INSERT INTO thing_principal (thing_name, principal, exclusive) "
         "VALUES (:thing, :principal, :exclusive) ON CONFLICT DO NOTHING",
         thing=thing_name,
@@ -265,7 +265,7 @@ def list_thing_types(
 
 def add_thing_type(tx: Tx, thing_type: ThingType) -> None:
     """Stores a new thing type."""
-    tx.run(
+    tx.send(
         f"INSERT INTO thing_type ({_TYPE}) "
         "VALUES (:name, :id, :description, :searchable, NULL, :created, :propagating)",
         name=thing_type.thing_type_name,
@@ -279,7 +279,7 @@ def add_thing_type(tx: Tx, thing_type: ThingType) -> None:
 
 def update_thing_type(tx: Tx, thing_type: ThingType) -> None:
     """Stores the propagating attributes of a thing type anew."""
-    tx.run(
+    tx.send(
         "UPDATE thing_type SET propagating_attributes = :propagating WHERE thing_type_name = :name",
         name=thing_type.thing_type_name,
         propagating=_propagating(thing_type),
@@ -288,7 +288,7 @@ def update_thing_type(tx: Tx, thing_type: ThingType) -> None:
 
 def update_thing_type_deprecation(tx: Tx, thing_type_name: str, at: float | None) -> None:
     """Deprecates a thing type at a moment, or takes that back with None."""
-    tx.run(
+    tx.send(
         "UPDATE thing_type SET deprecated_at = :at WHERE thing_type_name = :name",
         name=thing_type_name,
         at=at,
@@ -297,7 +297,7 @@ def update_thing_type_deprecation(tx: Tx, thing_type_name: str, at: float | None
 
 def remove_thing_type(tx: Tx, thing_type_name: str) -> None:
     """Deletes a thing type."""
-    tx.run("DELETE FROM thing_type WHERE thing_type_name = :name", name=thing_type_name)
+    tx.send("DELETE FROM thing_type WHERE thing_type_name = :name", name=thing_type_name)
 
 
 def _propagating(thing_type: ThingType) -> str | None:
@@ -311,7 +311,7 @@ def _index_attributes(tx: Tx, thing: Thing) -> None:
     # one statement for all: each costs as much as the thing's own
     sql, keys = _insert_attributes(len(thing.attributes))
     words = (word for attribute in thing.attributes.items() for word in attribute)
-    tx.run(sql, thing=thing.thing_name, **dict(zip(keys, words, strict=True)))
+    tx.send(sql, thing=thing.thing_name, **dict(zip(keys, words, strict=True)))
 
 
 @functools.cache
