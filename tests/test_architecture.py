@@ -74,6 +74,7 @@ IMPURE_MODULES = {
 IMPURE_CALLS = {"now", "utcnow", "today", "random_serial_number", "generate_private_key"}
 # module -> the only layers that may import it, and why
 RESERVED_MODULES = {
+    "psycopg": ({"store"}, "only the store knows which database there is"),
     "sqlalchemy": (set[str](), "it costs half of the start-up time"),
     "boto3": ({"demo"}, "it is a client, slow to import"),
     "botocore": ({"demo"}, "it is a client, slow to import; wire.model reads its files"),
@@ -337,6 +338,7 @@ def test_a_value_in_a_pure_layer_is_not_found(source: str) -> None:
     [
         ("fleetgate.store.schema", "from sqlalchemy import Table"),
         ("fleetgate.demo", "import sqlalchemy"),
+        ("fleetgate.server", "from psycopg import errors"),
         ("fleetgate.wire.model", "import botocore.model"),
         ("fleetgate.cli", "def f():\n    import boto3"),
     ],

@@ -72,6 +72,10 @@ def test_addresses_are_host_and_port(text: str, value: tuple[str, int], tmp_path
             "limits: NAME=N is expected, not `policy_versions`",
         ),
         ({"FLEETGATE_LIMITS": "wishes=3"}, "`wishes` is no limit; known are"),
+        ({"FLEETGATE_DATABASE": "fleet.db"}, "database: postgresql://USER:PASSWORD@HOST"),
+        ({"FLEETGATE_DATABASE_CONNECTIONS": "1"}, "a whole number from 2 to 100"),
+        ({"FLEETGATE_DATABASE_CONNECTIONS": "8.5"}, "a whole number from 2 to 100"),
+        ({"FLEETGATE_DATABASE_TIMEOUT_SECONDS": "0"}, "a number of seconds from 1"),
         ({"FLEETGATE_CONFIG": "/nowhere/fleetgate.toml"}, "cannot be read"),
     ],
 )
@@ -100,6 +104,16 @@ def test_a_misspelt_file_is_refused(text: str, words: str, tmp_path: Path) -> No
     (tmp_path / "fleetgate.toml").write_text(text)
     with pytest.raises(SettingError, match=words):
         read_settings({}, {}, tmp_path)
+
+
+@pytest.mark.parametrize("value", ["mysql://u:secret@h/d", "secret", 5])
+def test_a_database_url_is_never_shown(value: object, tmp_path: Path) -> None:
+    with pytest.raises(SettingError) as caught:
+        read_settings({"database": value}, {}, tmp_path)
+    assert "secret" not in caught.value.message
+    settings = read_settings({"database": "postgresql://u:secret@h/d"}, {}, tmp_path)
+    assert settings.database == "postgresql://u:secret@h/d"
+    assert "secret" not in repr(settings)
 
 
 def test_variables_nobody_knows_are_told(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ take."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import threading
@@ -15,7 +16,7 @@ import psycopg
 import pytest
 
 from fleetgate.errors import ServiceUnavailableException
-from fleetgate.store import libpq
+from fleetgate.store import libpq, ownership
 from fleetgate.store.engine import (
     OutcomeUnknown,
     Store,
@@ -518,6 +519,27 @@ def test_a_server_that_was_overtaken_stops_serving(
     second.close()
     with pytest.raises(ServiceUnavailableException, match="has to be stopped"):
         asyncio.run(first.read(names))
+
+
+def test_a_database_that_somebody_else_claims_or_migrates_is_waited_for(
+    cluster: Cluster, opened: Opened
+) -> None:
+    name = cluster.create_database()
+    store = opened(cluster.url(name))
+    asyncio.run(store.write(add_setting, "a", "1"))
+    end_connections(cluster, store)
+    where = libpq.target(cluster.url(name), 10.0)
+    with contextlib.closing(libpq.connect(where)) as other:
+        ownership.migrate(other, where)  # its locks go with the connection
+        with pytest.raises(ServiceUnavailableException, match="cannot be reached"):
+            asyncio.run(store.read(names))
+    until = time.monotonic() + 10
+    while True:
+        with contextlib.suppress(ServiceUnavailableException):
+            assert asyncio.run(store.read(names)) == ["a"]
+            break
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 def test_two_schemas_of_a_database_are_two_registries(cluster: Cluster, opened: Opened) -> None:

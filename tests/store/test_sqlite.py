@@ -130,3 +130,8 @@ def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     store.close()
     assert len(acknowledged) >= 300
     assert set(acknowledged) <= stored
+
+
+def test_a_server_on_sqlite_does_not_wait_for_the_driver_of_postgresql() -> None:
+    program = "import sys, fleetgate.cli, fleetgate.server; sys.exit('psycopg' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -17,8 +17,8 @@ from urllib.parse import unquote
 
 from fleetgate.gateway.bodies import Bodies, Body
 from fleetgate.gateway.web_pages import Scope, header, refuse_web_pages
-from fleetgate.operations.authorization import GLOBAL_REGION
 from fleetgate.operations.caller import Caller
+from fleetgate.operations.condition_keys import GLOBAL_REGION
 from fleetgate.operations.credentials import Keyring
 from fleetgate.wire import query, sigv4
 

@@ -40,6 +40,7 @@ from fleetgate.gateway.authentication import (
     Authenticated,
     Authentication,
     Request,
+    signing_name,
     speaks_query,
 )
 from fleetgate.gateway.bodies import MAX_BODY, Body, Disconnected, Receive
@@ -85,11 +86,11 @@ class Rest:
                 error.code(),
                 error.message[:300],
             )
-            status, headers, body = _encode_error(scope, error, request_id)
+            status, headers, body = self._refused(scope, error, request_id)
         except Exception:
             log.exception("event=defect request=%s path=%r", request_id, scope["path"][:200])
             failure = InternalFailureException(f"internal failure; request id {request_id}")
-            status, headers, body = _encode_error(scope, failure, request_id)
+            status, headers, body = self._refused(scope, failure, request_id)
         try:
             await sent.throw_away(MAX_BODY)
         except Disconnected:
@@ -142,7 +143,9 @@ class Rest:
         return restjson.encode_response(operation, result)
 
     async def _query(self, call: Call, service: str, request: Request, body: bytes) -> Answer:
-        if request.method not in ("GET", "POST") or request.path != "/":
+        # any page can have a browser send a GET, and not every browser says that a page did
+        methods = ("GET", "POST") if self.authentication.required else ("POST",)
+        if request.method not in methods or request.path != "/":
             raise UnknownOperationException(
                 f"operations of {service} are at POST /, not {request.method} {request.path[:200]}"
             )
@@ -152,6 +155,14 @@ class Rest:
         operation, params = query.decode_request(self.models[service], form, content_type)
         result = await invoke(call, service, operation, params)
         return query.encode_response(operation, result, call.request_id)
+
+    def _refused(self, scope: Scope, error: ServiceError, request_id: str) -> Answer:
+        """An error in the caller's protocol; a form that is not signed is taken as one for IAM."""
+        if not speaks_query(scope):
+            return restjson.encode_error(error, request_id)
+        named = SIGNING_NAMES.get(signing_name(scope), "")
+        service = named if named in GLOBAL_SERVICES else "iam"
+        return query.encode_error(error, request_id, self.models[service].xml_namespace)
 
     def _service(self, request: Request, known: Authenticated) -> str:
         """The service a request is for. Raises NotImplementedException when it is not offered."""
@@ -187,11 +198,6 @@ class Rest:
             await self.reset()
             return _json({"status": "empty"})
         raise ResourceNotFoundException(f"nothing is at {method} {path[:200]}")
-
-
-def _encode_error(scope: Scope, error: ServiceError, request_id: str) -> Answer:
-    encode = query.encode_error if speaks_query(scope) else restjson.encode_error
-    return encode(error, request_id)
 
 
 def _json(value: object) -> Answer:

@@ -13,7 +13,8 @@ _ROLE = "role_id, role_name, path, trust_policy, description, max_session_second
 @dataclass(frozen=True, slots=True)
 class Role:
     """A role. `path` begins and ends with a slash, `trust_policy` is the document that says who
-    may assume it, `max_session_seconds` how long a session may last at most."""
+    may assume it, with ids of users and roles (operations/role_trust.py), `max_session_seconds`
+    how long a session may last at most."""
 
     role_id: str
     role_name: str

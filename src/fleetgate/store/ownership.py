@@ -19,7 +19,7 @@ import time
 import psycopg
 
 from fleetgate.store.engine import StoreError, newer
-from fleetgate.store.libpq import ConnectionLost, Link, Target, one_line
+from fleetgate.store.libpq import ConnectionLost, Link, Refused, Target, one_line
 from fleetgate.store.schema import MIGRATIONS
 
 _USE, _CLAIM = 0x666C6731, 0x666C6732
@@ -62,10 +62,14 @@ def claim(link: Link, where: Target, owner: str) -> None:
 
 
 def rejoin(link: Link, owner: str) -> None:
-    """Lets a further connection of `owner` in. Raises Overtaken, or what the database says."""
+    """Lets a further connection of `owner` in.
+
+    Raises Overtaken when another has taken over, Refused while it is not settled, or what the
+    database says.
+    """
     got = link.execute(f"SELECT pg_try_advisory_lock_shared({_USE}, {_LOCK})")
     if got.rows[0][0] != 1:
-        raise Overtaken("another fleetgate process is taking over")
+        raise Refused("another fleetgate process claims or migrates it")
     # a statement of its own: what it sees is at least as new as the lock
     found = link.execute("SELECT version, owner FROM fleetgate").rows
     if found != [(len(MIGRATIONS), owner)]:
