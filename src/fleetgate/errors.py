@@ -86,6 +86,12 @@ class ThrottlingException(ServiceError):
     status = 400
 
 
+class Throttling(ServiceError):
+    """IAM's own (IAM API Reference, "Common Errors")."""
+
+    status = 400
+
+
 class MalformedPolicyException(ServiceError):
     status = 400
 
@@ -233,6 +239,12 @@ class InvalidUserType(ServiceError):
 
 
 class MalformedPolicyDocument(ServiceError):
+    status = 400
+
+
+class InvalidParameterValue(ServiceError):
+    """Of STS: tags of a session that are at odds with one another."""
+
     status = 400
 
 

@@ -287,6 +287,23 @@ def test_variables_in_operands(
     assert holds(name, operand, (found,), x=x) is expected
 
 
+@pytest.mark.parametrize(("name", "operand"), [("StringEquals", "red"), ("StringNotEquals", "b")])
+def test_a_deny_is_not_lost_to_a_further_value(name: str, operand: str) -> None:
+    """SETS: such a key wants a quantifier. Without one no value may lift what another denies."""
+    everything = {"Effect": "Allow", "Action": "*", "Resource": "*"}
+    deny = statement("Deny", name, operand, "k:tag")
+    for values in (
+        {"k:tag": ("red", "b")},
+        {"k:tag": ("b", "red")},
+        {"k:Tag": ("red",), "k:tag": ("b",)},
+        {"k:tag": ("b",), "k:Tag": ("red",)},
+    ):
+        policies = compiled(everything, deny, values=values)
+        assert policies.evaluate("iot:Publish", CLIENT).explicit_deny
+        late = compiled(everything, deny, values={})
+        assert late.evaluate("iot:Publish", CLIENT, values).explicit_deny
+
+
 def test_a_deny_is_not_lost_to_an_unknown_exception() -> None:
     everything = {"Effect": "Allow", "Action": "*", "Resource": "*"}
     deny = statement("Deny", "StringNotEquals", "${k:absent}")

@@ -216,6 +216,55 @@ def test_a_decision_names_the_statement_that_fits() -> None:
         assert policies.evaluate(PUBLISH, f"{ARN}topic/{name}/x").statement == name.upper()
 
 
+def test_values_of_a_request_may_be_bound_for_several_questions() -> None:
+    text = json.dumps(
+        {
+            "Version": "2012-10-17",
+            "Statement": [
+                {"Effect": "Allow", "Action": "iot:*", "Resource": "arn:aws:iot:r:a:t/${k:x}?"},
+                {"Effect": "Allow", "Action": "iot:Get*", "Resource": "*"},
+                {
+                    "Effect": "Deny",
+                    "Action": "iot:*",
+                    "Resource": "*",
+                    "Condition": {"StringEquals": {"k:y": "${k:x}"}},
+                },
+            ],
+        }
+    )
+    policies = policy.compile_policies([("p", policy.parse(text))], {"k:x": ("a",)})
+    asked = [("iot:Publish", "a1"), ("iot:Publish", "b1"), ("iot:GetThing", "c"), ("iot:Get", "a")]
+    for values in ({}, {"k:z": ("b",)}, {"K:X": ("b",)}, {"k:x": ("b",), "k:y": ("b",)}):
+        bound = policies.under(values)
+        for later in ({}, {"k:y": ("a",)}, {"k:x": ("c",)}):
+            for action, rest in asked:
+                arn = f"arn:aws:iot:r:a:t/{rest}"
+                # later values take the place of earlier ones of the same name
+                given = {key.lower(): value for key, value in {**values, **later}.items()}
+                assert bound.evaluate(action, arn, later) == policies.evaluate(action, arn, given)
+    assert policies.under({}) is policies
+    assert policies.under({"k:z": ("b",)}) is policies
+
+
+def test_what_policies_look_at_is_known() -> None:
+    text = json.dumps(
+        {
+            "Version": "2012-10-17",
+            "Statement": {
+                "Effect": "Allow",
+                "Action": "iot:*",
+                "Resource": "*",
+                "Condition": {"StringEquals": {"AWS:ResourceTag/Env": "prod"}},
+            },
+        }
+    )
+    policies = policy.compile_policies([("p", policy.parse(text))], {})
+    assert policies.mentions("aws:ResourceTag/")
+    assert policies.mentions("")
+    assert not policies.mentions("aws:RequestTag/")
+    assert not policy.compile_policies([], {}).mentions("")
+
+
 def test_no_policy_allows_nothing() -> None:
     assert not policy.compile_policies([], {}).evaluate(CONNECT, ARN + "client/a").allowed
 

@@ -150,7 +150,7 @@ def test_who_is_trusted(principals: object, principal: Principal, allowed: bool)
     everyone = {**ASSUME, "Principal": "*"}
     everyone_else = {**ASSUME, "Effect": "Deny", "NotPrincipal": principals}
     del everyone_else["Principal"]
-    negated = policy.parse(document(everyone, ASSUME, everyone_else), TRUST)
+    negated = policy.parse(document(everyone, ASSUME, everyone_else), RESOURCE)
     decision = policy.evaluate_trust(negated, principal, "sts:AssumeRole")
     assert decision.explicit_deny is not allowed
 
@@ -207,7 +207,9 @@ MALFORMED: list[tuple[Dialect, object, str]] = [
     (TRUST, {**ASSUME, "Action": "iot:*"}, "may only specify STS AssumeRole actions"),
     (TRUST, {**ASSUME, "Action": "sts:*"}, "may only specify STS AssumeRole actions"),
     (TRUST, {k: v for k, v in ASSUME.items() if k != "Principal"}, "required field Principal"),
-    (TRUST, {**ASSUME, "NotPrincipal": "*"}, "exactly one of `Principal` and `NotPrincipal`"),
+    (RESOURCE, {**ASSUME, "NotPrincipal": "*"}, "exactly one of `Principal` and `NotPrincipal`"),
+    # IAM User Guide, "NotPrincipal": "nor in an IAM role trust policy"
+    (TRUST, {**ASSUME, "NotPrincipal": "*"}, "Has prohibited field NotPrincipal"),
     (TRUST, {**ASSUME, "Principal": "iot.amazonaws.com"}, "must be `.` or a JSON object"),
     (TRUST, {**ASSUME, "Principal": {}}, "must be `.` or a JSON object"),
     (TRUST, {**ASSUME, "Principal": {"Group": "a"}}, "`Group` names no principals"),

@@ -70,3 +70,11 @@ def test_many_wildcards_do_not_backtrack(one: list[str | Wildcard]) -> None:
     parts: list[str | Wildcard] = ["a", RUN, *one] * 200
     assert not matcher([*parts, "b"]).test("a" * 1000)
     assert matcher([*parts, "b"]).test("a" * 1000 + "b")
+
+
+def test_long_runs_are_found_wherever_they_nearly_are() -> None:
+    parts: list[str | Wildcard] = [RUN, "a" * 500, ONE, "b", RUN]
+    for text in ("a" * 2000 + "b", "a" * 500 + "b" * 2, "x" * 1000 + "a" * 501 + "b"):
+        assert matcher(parts).test(text)
+    for text in ("a" * 2000, "a" * 499 + "xb", ("a" * 499 + "b") * 4):
+        assert not matcher(parts).test(text)

@@ -103,6 +103,19 @@ def test_web_pages_get_nothing(
     assert http(f"{open_server.http_url}/things/page").status == 404
 
 
+def test_no_link_calls_an_operation(open_server: Server, name: str) -> None:
+    """Older browsers do not say that a GET comes from a page."""
+    form = f"Action=CreateUser&Version=2010-05-08&UserName={name}"
+    presigned = "&X-Amz-Credential=a/20260101/us-east-1/iam/aws4_request"
+    for query in (form, form + presigned, form + presigned.replace("/", "%2F")):
+        answer = http(f"{open_server.http_url}/?{query}")
+        assert answer.status == 404
+        assert b"GET /" in answer.body
+    sent = {"Content-Type": "application/x-www-form-urlencoded"}
+    answer = http(f"{open_server.http_url}/", method="POST", headers=sent, body=form.encode())
+    assert answer.status == 200
+
+
 def test_a_body_is_bounded_all_the_same(open_server: Server) -> None:
     answer = http(f"{open_server.http_url}/things/x", method="POST", body=b" " * 1_100_000)
     assert answer.status == 413

@@ -130,7 +130,8 @@ def test_a_role_is_assumed_and_its_session_used(
     assert clients("sts", assumed).get_caller_identity()["Arn"] == session
     assert clients("iot", assumed).describe_endpoint()["endpointAddress"] == server.mqtt_host
     assert refusal(clients("iot", assumed).list_things).kind == (403, "AccessDeniedException")
-    iam.update_assume_role_policy(RoleName=name, PolicyDocument=trust(f"{user['Arn']}-else"))
+    other = iam.create_user(UserName=f"{name}-else")["User"]
+    iam.update_assume_role_policy(RoleName=name, PolicyDocument=trust(other["Arn"]))
     denied = refusal(sts.assume_role, RoleArn=role["Arn"], RoleSessionName="phone")
     assert denied.kind == (403, "AccessDenied")
 
@@ -167,7 +168,11 @@ def test_a_password_is_set_and_changed(iam: Any, clients: Any, name: str) -> Non
         ("create_group", {"GroupName": "g"}, (501, "NotImplementedException"),
          "CreateGroup is not offered by this server"),
         ("create_policy", {"PolicyName": "p", "PolicyDocument": "{"},
-         (400, "MalformedPolicyDocument"), "policy document"),
+         (400, "MalformedPolicyDocument"), "Syntax errors in policy. ("),
+        ("create_role",
+         {"RoleName": "r", "AssumeRolePolicyDocument": trust(f"arn:aws:iam::{ACCOUNT}:user/no")},
+         (400, "MalformedPolicyDocument"),
+         f'Invalid principal in policy: "AWS":"arn:aws:iam::{ACCOUNT}:user/no"'),
     ],
 )  # fmt: skip
 def test_errors_have_iams_codes_and_statuses(
@@ -176,6 +181,23 @@ def test_errors_have_iams_codes_and_statuses(
     refused = refusal(getattr(iam, operation), **parameters)
     assert refused.kind == kind
     assert message in refused.message
+
+
+def test_a_user_is_emptied_as_terraform_does_it(iam: Any, name: str) -> None:
+    """What aws_iam_user asks for with force_destroy, before it deletes the user."""
+    iam.create_user(UserName=name)
+    for operation, member in (
+        ("list_groups_for_user", "Groups"),
+        ("list_access_keys", "AccessKeyMetadata"),
+        ("list_ssh_public_keys", "SSHPublicKeys"),
+        ("list_mfa_devices", "MFADevices"),
+        ("list_virtual_mfa_devices", "VirtualMFADevices"),
+        ("list_signing_certificates", "Certificates"),
+        ("list_service_specific_credentials", "ServiceSpecificCredentials"),
+    ):
+        named = {} if operation == "list_virtual_mfa_devices" else {"UserName": name}
+        assert getattr(iam, operation)(**named)[member] == []
+    iam.delete_user(UserName=name)
 
 
 def test_errors_are_the_exceptions_of_the_client(iam: Any, name: str) -> None:

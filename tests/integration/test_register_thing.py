@@ -208,6 +208,7 @@ def test_the_callers_own_rights_count(
     template = body(fleet.device_policy, {"CertificateSigningRequest": {"Ref": "CSR"}})
     rights = [
         "iot:RegisterThing",
+        "iot:DescribeThing",
         "iot:CreateCertificateFromCsr",
         "iot:CreateThing",
         "iot:AttachPolicy",

@@ -9,8 +9,13 @@ from fleetgate.wire.model import Operation
 FRONT_DOOR = {
     "iot": {"AccessDeniedException", "NotImplementedException", "ServiceUnavailableException"},
     # IAM API Reference, "Common Errors": ValidationError is what breaks a constraint of the model
-    "iam": {"AccessDeniedException", "NotImplementedException", "ValidationError"},
-    "sts": {"AccessDeniedException", "NotImplementedException", "ValidationError"},
+    "iam": {"AccessDeniedException", "NotImplementedException", "Throttling", "ValidationError"},
+    "sts": {
+        "AccessDeniedException",
+        "InvalidParameterValue",  # recorded from AWS
+        "NotImplementedException",
+        "ValidationError",
+    },
     "provisioning": {"NotImplementedException"},
 }
 """Codes every operation of a service may answer with, declared or not."""

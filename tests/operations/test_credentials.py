@@ -13,7 +13,9 @@ from fleetgate.errors import ExpiredTokenException, InvalidToken, PackedPolicyTo
 from fleetgate.operations import credentials, session_tokens
 from fleetgate.operations.call import Call
 from fleetgate.operations.caller import Caller
+from fleetgate.operations.condition_keys import looks_at_tags
 from fleetgate.operations.credentials import Found, Keyring, Session
+from fleetgate.operations.kept import SHARE
 from fleetgate.store import iam_users
 from tests.operations.conftest import Registry, elsewhere
 from tests.operations.iam import ACCOUNT, Iam, allow
@@ -124,10 +126,10 @@ def test_what_a_policy_looks_at_is_known_however_it_is_written(keys: Keys) -> No
         caller = keys.caller(
             keys.user(f"u{at}", written.replace("CONDITION", condition))["AccessKeyId"]
         )
-        found[at] = caller.asks_for_tags, caller.asks_for_values
+        found[at] = looks_at_tags(caller.held), caller.asks_for_values
     caller = keys.caller(keys.user("plain", allow("iot:*"))["AccessKeyId"])
     assert found == {0: (True, True), 1: (False, True)}
-    assert (caller.asks_for_tags, caller.asks_for_values) == (False, False)
+    assert (looks_at_tags(caller.held), caller.asks_for_values) == (False, False)
 
 
 @pytest.mark.parametrize("key", ["", "AKIA", "AKIAUNKNOWNUNKNOWN00", "ASIAUNKNOWNUNKNOWN00"])
@@ -191,11 +193,48 @@ def test_what_was_found_is_kept(keys: Keys) -> None:
     assert first is keys.caller(session.access_key_id, session.session_token)
 
 
-def test_not_more_callers_are_kept_than_fit(keys: Keys, registry: Registry) -> None:
-    for _ in range(credentials.MAX_KEPT + 10):
-        session = keys.session()
-        assert keys.find(session.access_key_id, session.session_token) is not None
-    assert len(keys.ring._kept) == credentials.MAX_KEPT
+def test_sessions_of_one_do_not_drive_out_others(keys: Keys) -> None:
+    """A session may be had for the asking, with a policy as large as a token holds."""
+    key = keys.user("ann", allow("iot:*"))["AccessKeyId"]
+    role = keys.role("installer")
+    first = keys.caller(key)
+    policy = allow("iot:*", resource=f"arn:aws:iot:*:*:{'a' * 2000}")
+    share = credentials.MAX_KEPT // SHARE // len(policy)
+    for number in range(share + 10):
+        session = keys.session(
+            principal_arn=role["Arn"],
+            principal_id=role["RoleId"],
+            session_name=f"s{number}",
+            session_policies=[policy],
+        )
+        latest = keys.caller(session.access_key_id, session.session_token)
+    assert keys.caller(session.access_key_id, session.session_token) is latest
+    assert keys.caller(key) is first
+    assert len(keys.ring._kept) < share
+
+
+def test_a_tag_of_a_session_takes_the_place_of_the_roles(keys: Keys) -> None:
+    """IAM User Guide, "Pass session tags in AWS STS": keys have no case there."""
+    role = keys.role("installer")
+    keys.iam("TagRole", RoleName="installer", Tags=[{"Key": "Team", "Value": "red"}])
+    looks = json.dumps(
+        {
+            "Version": "2012-10-17",
+            "Statement": {
+                "Effect": "Allow",
+                "Action": "*",
+                "Resource": "*",
+                "Condition": {"StringEquals": {"aws:PrincipalTag/team": "blue"}},
+            },
+        }
+    )
+    keys.iam("PutRolePolicy", RoleName="installer", PolicyName="p", PolicyDocument=looks)
+    for tags, good in (({}, False), ({"team": "blue"}, True)):
+        session = keys.session(
+            principal_arn=role["Arn"], principal_id=role["RoleId"], session_name="s", tags=tags
+        )
+        caller = keys.caller(session.access_key_id, session.session_token)
+        assert allowed(caller, "iot:CreateThing") is good
 
 
 def test_a_key_sealed_by_another_server_is_unknown(registry: Registry, keys: Keys) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
@@ -172,6 +173,78 @@ def test_tags(iam: Iam) -> None:
     assert iam("GetPolicy", PolicyArn=arn)["Policy"]["Tags"] == [{"Key": "a", "Value": "1"}]
     iam("UntagPolicy", PolicyArn=arn, TagKeys=["a"])
     assert iam("ListPolicyTags", PolicyArn=arn)["Tags"] == []
+
+
+def test_keys_of_tags_of_policies_differ_in_case(iam: Iam) -> None:
+    """Recorded from AWS (localstack, test_iam_policies.py, TestPolicyTags)."""
+    tags = [{"Key": "a", "Value": "lowercase"}, {"Key": "A", "Value": "uppercase"}]
+    made = iam("CreatePolicy", PolicyName="p", PolicyDocument=allow("iot:*"), Tags=tags)["Policy"]
+    arn = made["Arn"]
+    assert made["Tags"] == tags
+    assert iam("ListPolicyTags", PolicyArn=arn)["Tags"] == [tags[1], tags[0]]
+    iam("TagPolicy", PolicyArn=arn, Tags=[{"Key": "a", "Value": "new"}])
+    iam("UntagPolicy", PolicyArn=arn, TagKeys=["a"])
+    assert iam("ListPolicyTags", PolicyArn=arn)["Tags"] == [tags[1]]
+    twice = [tags[0], tags[0]]
+    with pytest.raises(InvalidInput, match=r"^Duplicate tag keys found\.$"):
+        iam("TagPolicy", PolicyArn=arn, Tags=twice)
+    with pytest.raises(InvalidInput, match=r"^Duplicate tag keys found\.$"):
+        iam("CreatePolicy", PolicyName="q", PolicyDocument=allow("iot:*"), Tags=twice)
+
+
+def test_a_policy_without_tags(iam: Iam) -> None:
+    """Recorded from AWS (as above): GetPolicy alone answers an empty list."""
+    made = iam("CreatePolicy", PolicyName="p", PolicyDocument=allow("iot:*"))["Policy"]
+    assert made.get("Tags") is None
+    assert iam("GetPolicy", PolicyArn=made["Arn"])["Policy"]["Tags"] == []
+    assert iam("GetPolicy", PolicyArn=THINGS)["Policy"]["Tags"] == []
+    (listed,) = iam("ListPolicies", Scope="Local")["Policies"]
+    assert listed.get("Tags") is None
+
+
+@pytest.mark.parametrize(
+    ("operation", "members", "message"),
+    [
+        ("GetPolicy", {}, "Policy {} was not found."),
+        ("DeletePolicy", {}, "Policy {} was not found."),
+        ("TagPolicy", {"Tags": [{"Key": "a", "Value": ""}]}, "Policy {} was not found."),
+        (
+            "GetPolicyVersion",
+            {"VersionId": "v1"},
+            "Policy {} version v1 does not exist or is not attachable.",
+        ),
+        (
+            "SetDefaultPolicyVersion",
+            {"VersionId": "v1"},
+            "Policy {} version v1 does not exist or is not attachable.",
+        ),
+        ("ListEntitiesForPolicy", {}, "Policy {} does not exist or is not attachable."),
+    ],
+)
+def test_a_policy_that_is_not_there(
+    iam: Iam, operation: str, members: dict[str, Any], message: str
+) -> None:
+    """Recorded from AWS (localstack, test_iam_policies.py)."""
+    arn = f"arn:aws:iam::{ACCOUNT}:policy/TestNonExistingPolicy"
+    with pytest.raises(NoSuchEntity) as caught:
+        iam(operation, PolicyArn=arn, **members)
+    assert caught.value.message == message.format(arn)
+
+
+@pytest.mark.parametrize("version", ["2008-10-17", None])
+def test_a_managed_policy_has_a_document_of_today(iam: Iam, version: str | None) -> None:
+    """Recorded from AWS (localstack, test_iam_policies.py); inline ones may be older."""
+    written = json.loads(allow("iot:*"))
+    del written["Version"]
+    text = json.dumps({**written, **({"Version": version} if version else {})})
+    arn = create(iam, "p")
+    sentence = r"^Policy document must be version 2012-10-17 or greater\.$"
+    with pytest.raises(MalformedPolicyDocument, match=sentence):
+        iam("CreatePolicy", PolicyName="q", PolicyDocument=text)
+    with pytest.raises(MalformedPolicyDocument, match=sentence):
+        iam("CreatePolicyVersion", PolicyArn=arn, PolicyDocument=text)
+    iam.role("r")
+    iam("PutRolePolicy", RoleName="r", PolicyName="p", PolicyDocument=text)
 
 
 # --- AWS's own ------------------------------------------------------------------------------------

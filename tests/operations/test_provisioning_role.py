@@ -88,6 +88,38 @@ def test_rights_are_on_resources(registry: Registry) -> None:
     assert register(registry, created, parameters={"SerialNumber": "2"})["thingName"] == "dev-2"
 
 
+@pytest.mark.parametrize(
+    ("action", "condition"),
+    [
+        ("iot:AddThingToThingGroup", {"StringEquals": {"aws:ResourceTag/env": "prod"}}),
+        ("iot:AttachThingPrincipal", {"StringLike": {"iot:thingArn": "*:thing/dev-1"}}),
+        ("iot:CreateThing", {"DateGreaterThan": {"aws:CurrentTime": "2020-01-01T00:00:00Z"}}),
+        ("iot:CreateThing", {"StringEquals": {"aws:PrincipalTag/team": "x"}}),
+        ("iot:CreateThing", {"StringEquals": {"aws:RequestedRegion": "eu-west-1"}}),
+    ],
+)
+def test_conditions_hold_for_each_step(
+    registry: Registry, action: str, condition: dict[str, Any]
+) -> None:
+    set_up(registry)
+    group = registry.arn("thinggroup/fleet")
+    registry.call("TagResource", resource_arn=group, tags=[{"Key": "env", "Value": "prod"}])
+    registry.run(
+        "iam", "TagRole", {"role_name": "provisioning", "tags": [{"Key": "team", "Value": "x"}]}
+    )
+    deny = {"Effect": "Deny", "Action": action, "Resource": "*", "Condition": condition}
+    set_rights(registry, "provisioning", allow("iot:*"), deny)
+    created = create(registry)
+    with pytest.raises(AccessDeniedException, match=action):
+        register(registry, created)
+    assert leaves_nothing(registry, created)
+    others = {test: dict.fromkeys(keys, "other") for test, keys in condition.items()}
+    if "DateGreaterThan" in others:
+        others = {"DateGreaterThan": {"aws:CurrentTime": "2030-01-01T00:00:00Z"}}
+    set_rights(registry, "provisioning", allow("iot:*"), {**deny, "Condition": others})
+    register(registry, created)
+
+
 def test_nothing_to_do_needs_no_rights(registry: Registry) -> None:
     set_up(registry)
     created = create(registry)

@@ -310,19 +310,25 @@ def test_what_fails_half_way_leaves_nothing(
 # --- whose rights --------------------------------------------------------------------------------
 
 
-def as_user(registry: Registry, statements: list[dict[str, Any]], template: str) -> dict[str, Any]:
+def as_user(
+    registry: Registry, statements: list[dict[str, Any]], template: str, **parameters: str
+) -> dict[str, Any]:
     document = json.dumps({"Version": "2012-10-17", "Statement": statements})
     rights = compile_policies([("rights", parse(document, Dialect.IDENTITY))], {})
     arn = "arn:aws:iam::123456789012:user/ann"
     caller = Caller("123456789012", arn, "AIDAANN", "AKIAANN", rights)
     call = Call(registry.services, "request", registry.clock(), caller=caller)
     operation = registry.models["iot"].operation("RegisterThing")
-    params = {"template_body": template, "parameters": {"ThingName": "t", "CSR": csr()}}
+    params = {
+        "template_body": template,
+        "parameters": {"ThingName": "t", "CSR": csr()} | parameters,
+    }
     return registry.runner.run(invoke(call, "iot", operation, params))
 
 
 NEEDED = [
     "iot:RegisterThing",
+    "iot:DescribeThing",
     "iot:CreateCertificateFromCsr",
     "iot:CreateThing",
     "iot:AttachPolicy",
@@ -354,3 +360,72 @@ def test_a_denied_resource_is_denied(registry: Registry) -> None:
     with pytest.raises(AccessDeniedException, match="explicit deny"):
         as_user(registry, [allow, deny], body(BY_CSR))
     assert things(registry) == certificates(registry) == []
+
+
+ALLOW_ALL = {"Effect": "Allow", "Action": "iot:*", "Resource": "*"}
+
+
+@pytest.mark.parametrize(
+    ("action", "condition"),
+    [
+        ("iot:AddThingToThingGroup", {"StringEquals": {"aws:ResourceTag/env": "prod"}}),
+        ("iot:AddThingToThingGroup", {"StringNotEquals": {"aws:ResourceTag/env": "test"}}),
+        ("iot:AttachThingPrincipal", {"StringLike": {"iot:thingArn": "*:thing/t"}}),
+        ("iot:CreateThing", {"DateGreaterThan": {"aws:CurrentTime": "2020-01-01T00:00:00Z"}}),
+        ("iot:CreateThing", {"StringEquals": {"aws:RequestedRegion": "eu-west-1"}}),
+    ],
+)
+def test_conditions_of_a_denial_hold_for_each_step(
+    registry: Registry, action: str, condition: dict[str, Any]
+) -> None:
+    policy(registry)
+    tags = [{"Key": "env", "Value": "prod"}]
+    registry.call("CreateThingGroup", thing_group_name="g", tags=tags)
+    deny = {"Effect": "Deny", "Action": action, "Resource": "*", "Condition": condition}
+    with pytest.raises(AccessDeniedException) as caught:
+        as_user(registry, [ALLOW_ALL, deny], body(BY_CSR, ThingGroups=["g"]))
+    assert f"to perform: {action} on resource: " in caught.value.message
+    assert "explicit deny" in caught.value.message
+    assert things(registry) == certificates(registry) == []
+
+
+def test_conditions_of_what_is_allowed_hold_for_each_step(registry: Registry) -> None:
+    policy(registry)
+    tags = [{"Key": "env", "Value": "test"}]
+    registry.call("CreateThingGroup", thing_group_name="g", tags=tags)
+    [needed] = [{"Effect": "Allow", "Action": NEEDED, "Resource": "*"}]
+    add = {
+        "Effect": "Allow",
+        "Action": "iot:AddThingToThingGroup",
+        "Resource": registry.arn("thinggroup/*"),
+        "Condition": {"StringEquals": {"aws:ResourceTag/env": "test"}},
+    }
+    thing = {**add, "Resource": registry.arn("thing/*")}
+    del thing["Condition"]
+    template = body(BY_CSR, ThingGroups=["g"])
+    assert as_user(registry, [needed, add, thing], template)["certificatePem"]
+
+
+def test_nothing_is_told_to_who_may_only_register(registry: Registry) -> None:
+    """Neither the certificate of an id, nor whether there is a thing, nor what it is like."""
+    policy(registry)
+    made = registry.certificate(set_as_active=True)
+    registry.call("CreateThing", thing_name="t", attribute_payload={"attributes": {"site": "A"}})
+    only = [{"Effect": "Allow", "Action": "iot:RegisterThing", "Resource": "*"}]
+    certificate = {"c": {"Type": "AWS::IoT::Certificate", "Properties": EXISTING}}
+    words = set()
+    for known in (made["certificateId"], "0" * 64):
+        with pytest.raises(AccessDeniedException, match="iot:DescribeCertificate") as caught:
+            as_user(registry, only, json.dumps({"Resources": certificate}), Id=known)
+        words.add(caught.value.message.replace(known, "ID"))
+    for name, site in (("t", "A"), ("t", "B"), ("u", "A")):
+        template = body(None, AttributePayload={"site": site})
+        with pytest.raises(AccessDeniedException, match="iot:DescribeThing") as caught:
+            as_user(registry, only, template, ThingName=name)
+        words.add(caught.value.message.replace(f"thing/{name}", "NAME"))
+    assert len(words) == 2
+    reading = {"Effect": "Allow", "Action": "iot:Describe*", "Resource": "*"}
+    answer = as_user(
+        registry, [*only, reading], json.dumps({"Resources": certificate}), Id=made["certificateId"]
+    )
+    assert answer["certificatePem"] == made["certificatePem"]

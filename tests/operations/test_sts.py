@@ -8,6 +8,7 @@ import pytest
 from fleetgate.errors import (
     AccessDeniedException,
     ExpiredTokenException,
+    InvalidParameterValue,
     MalformedPolicyDocument,
     NotImplementedException,
     PackedPolicyTooLarge,
@@ -123,6 +124,7 @@ def test_both_the_role_and_the_caller_have_a_say(
     iam: Iam, rights: str, trusted: str, allowed: bool
 ) -> None:
     ann = iam.user("ann", rights)
+    iam.user("bob")
     arn = iam.role("r", trust(trusted))
     if allowed:
         assert assume(iam, ann, arn)["Credentials"]
@@ -142,13 +144,83 @@ def test_a_role_for_a_service_is_not_for_users(iam: Iam) -> None:
         f"arn:aws:iam::{ACCOUNT}:role/nothing",
         f"arn:aws:iam::{ACCOUNT}:role/other/path/r",
         "arn:aws:iam::210987654321:role/r",
-        "an-arn-that-is-of-nothing",
+        "arn:aws:iot:eu-west-1:210987654321:thing/r",
     ],
 )
 def test_a_role_that_is_not_there_is_refused_in_the_same_words(iam: Iam, arn: str) -> None:
     iam.role("r", trust(ACCOUNT))
     with pytest.raises(AccessDeniedException, match=f"sts:AssumeRole on resource: {arn}"):
         assume(iam, iam.user("ann", MAY), arn)
+
+
+@pytest.mark.parametrize(
+    "arn",
+    [
+        # localstack, test_sts.py, test_sts_invalid_parameters
+        "nothing-valid-in-here",
+        "arn::b:::something/test-role",
+        "arn:a::::something/test-role",
+        "arn:a:::something/test-role",
+        "arn:a:a::aaaaaaaaaa:",
+    ],
+)
+def test_what_is_no_arn_is_told_before_anybody_is_asked(iam: Iam, arn: str) -> None:
+    """Recorded from AWS."""
+    for caller in (None, iam.user("ann")):
+        with pytest.raises(ValidationError) as caught:
+            assume(iam, caller, arn)
+        assert caught.value.message == f"{arn} is invalid"
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        # localstack, test_sts.py, test_assume_role_tag_validation
+        (
+            {"Tags": [{"Key": "a", "Value": "1"}, {"Key": "A", "Value": "2"}]},
+            "Duplicate tag keys found. Please note that Tag keys are case insensitive.",
+        ),
+        (
+            {"Tags": [{"Key": "a", "Value": "1"}], "TransitiveTagKeys": ["b"]},
+            "The specified transitive tag key must be included in the requested tags.",
+        ),
+    ],
+)
+def test_tags_at_odds_are_told(iam: Iam, members: dict[str, Any], message: str) -> None:
+    """Recorded from AWS."""
+    with pytest.raises(InvalidParameterValue) as caught:
+        assume(iam, iam.user("ann"), f"arn:aws:iam::{ACCOUNT}:role/r", **members)
+    assert caught.value.message == message
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        # localstack, test_sts.py, test_sts_invalid_parameters and ..._session_name_too_long
+        ("Session1:2", r"Member must satisfy regular expression pattern: [\w+=,.@-]*"),
+        ("s" * 65, "Member must have length less than or equal to 64"),
+    ],
+)
+def test_members_are_named_as_aws_names_them(iam: Iam, name: str, rule: str) -> None:
+    """Recorded from AWS."""
+    with pytest.raises(ValidationError) as caught:
+        iam.sts("AssumeRole", RoleArn=f"arn:aws:iam::{ACCOUNT}:role/r", RoleSessionName=name)
+    assert caught.value.message == (
+        f"1 validation error detected: Value '{name}' at 'roleSessionName' failed to satisfy "
+        f"constraint: {rule}"
+    )
+
+
+def test_the_account_of_an_access_key(iam: Iam) -> None:
+    """STS API Reference, "GetAccessKeyInfo"."""
+    ann = iam.user("ann", allow("sts:GetAccessKeyInfo"))
+    key = iam("CreateAccessKey", UserName="ann")["AccessKey"]["AccessKeyId"]
+    assert iam.sts("GetAccessKeyInfo", ann, AccessKeyId=key) == {"Account": ACCOUNT}
+    assert iam.sts("GetAccessKeyInfo", AccessKeyId=key) == {"Account": ACCOUNT}
+    with pytest.raises(ValidationError, match=f"`AKIAIOSFODNN7EXAMPLE` is not one of .*{ACCOUNT}"):
+        iam.sts("GetAccessKeyInfo", AccessKeyId="AKIAIOSFODNN7EXAMPLE")
+    with pytest.raises(AccessDeniedException):
+        iam.sts("GetAccessKeyInfo", iam.user("bob"), AccessKeyId=key)
 
 
 def test_the_root_user_assumes_no_role(iam: Iam) -> None:
@@ -239,7 +311,10 @@ def test_a_session_policy_may_be_one_of_the_account(iam: Iam) -> None:
             {"PolicyArns": [{"arn": "arn:aws:iam::aws:policy/IAMFullAccess"}] * 11},
             PackedPolicyTooLarge,
         ),
-        ({"Tags": [{"Key": "a", "Value": ""}, {"Key": "A", "Value": ""}]}, ValidationError),
+        (
+            {"Tags": [{"Key": "a", "Value": ""}], "TransitiveTagKeys": ["a"]},
+            ValidationError,
+        ),
         ({"TokenCode": "123456"}, ValidationError),
         ({"SourceIdentity": "ann"}, ValidationError),
     ],
@@ -296,7 +371,7 @@ def test_the_root_user_has_one_of_an_hour(iam: Iam, members: dict[str, int]) -> 
 
 
 def test_a_second_factor_is_refused(iam: Iam) -> None:
-    with pytest.raises(ValidationError, match="`token_code` of GetSessionToken"):
+    with pytest.raises(ValidationError, match="`TokenCode` of GetSessionToken"):
         iam.sts("GetSessionToken", TokenCode="123456")
 
 

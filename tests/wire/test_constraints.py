@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import botocore.loaders
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleetgate.errors import InvalidRequestException, SerializationException
+from fleetgate.errors import InvalidRequestException, SerializationException, ValidationError
 from fleetgate.wire import constraints, restjson
 from fleetgate.wire.model import Service
 
@@ -170,6 +171,52 @@ def test_violations_are_told_in_aws_style(
     )
     counted = "1 validation error" if len(broken) == 1 else f"{len(broken)} validation errors"
     assert _message(iot, operation, **params) == f"{counted} detected: {told}"
+
+
+LONG_KEY = {"Key": "k" * 129, "Value": ""}
+TAG_KEYS = rf"[{_shorter(128)}, {NOT_EMPTY}, {MATCH}[\p{{L}}\p{{Z}}\p{{N}}_.:/=+\-@]+, {NULL}]"
+
+
+@pytest.mark.parametrize(
+    ("operation", "params", "at"),
+    [
+        (
+            "TagPolicy",
+            {"policy_arn": "a" * 20, "tags": [LONG_KEY]},
+            f"'tags.1.member.key' failed to satisfy constraint: {_shorter(128)}",
+        ),
+        (
+            "TagPolicy",
+            {"policy_arn": "a" * 20, "tags": [{"Key": f"k{at}", "Value": ""} for at in range(51)]},
+            f"'tags' failed to satisfy constraint: {_shorter(50)}",
+        ),
+        (
+            "UntagPolicy",
+            {"policy_arn": "a" * 20, "tag_keys": ["k" * 129]},
+            f"'tagKeys' failed to satisfy constraint: Member must satisfy constraint: {TAG_KEYS}",
+        ),
+        (
+            "SetDefaultPolicyVersion",
+            {"policy_arn": "a" * 20, "version_id": "wrong"},
+            rf"'versionId' failed to satisfy constraint: {MATCH}v[1-9][0-9]*(\.[A-Za-z0-9-]*)?",
+        ),
+        (
+            "CreateUser",
+            {},
+            f"'userName' failed to satisfy constraint: {NULL}",
+        ),
+    ],
+)
+def test_violations_are_told_in_the_style_of_iam(
+    operation: str, params: dict[str, Any], at: str
+) -> None:
+    """Recorded from AWS (localstack, test_iam_policies.py); the last row is inferred."""
+    model = botocore.loaders.Loader().load_service_model("iam", "service-2")
+    shape = Service.from_json(model, "iam").operation(operation).input
+    assert shape is not None
+    with pytest.raises(ValidationError) as caught:
+        constraints.validate(shape, params, ValidationError, constraints.IAM)
+    assert caught.value.message == f"1 validation error detected: Value at {at}"
 
 
 def test_a_sensitive_value_is_not_repeated(iot: Service) -> None:

@@ -321,10 +321,14 @@ def test_any_bytes_are_read_or_refused(body: bytes) -> None:
 
 # --- errors ---------------------------------------------------------------------------------------
 
+NAMESPACE = "https://iam.amazonaws.com/doc/2010-05-08/"
+
 
 @given(st.text(max_size=60))
 def test_botocore_reads_code_and_message(message: str) -> None:
-    status, headers, body = query.encode_error(NotImplementedException(f"a<b>&{message}"), "r-1")
+    status, headers, body = query.encode_error(
+        NotImplementedException(f"a<b>&{message}"), "r-1", NAMESPACE
+    )
     found = QueryParser().parse({"status_code": status, "headers": headers, "body": body}, None)
     assert found["Error"]["Code"] == "NotImplementedException"
     assert found["Error"]["Message"].startswith("a<b>&")
@@ -344,14 +348,15 @@ def test_errors_have_the_codes_of_this_protocol(
     error: type[ServiceError], status: int, code: str, side: str
 ) -> None:
     """IAM API Reference, "Common Errors"."""
-    found, _, body = query.encode_error(error("x"), "r-1")
+    found, _, body = query.encode_error(error("x"), "r-1", NAMESPACE)
     assert found == status
     assert f"<Type>{side}</Type><Code>{code}</Code>".encode() in body
+    assert body.startswith(f'<ErrorResponse xmlns="{NAMESPACE}"><Error>'.encode())
 
 
 def test_control_characters_and_line_ends_survive_or_are_replaced() -> None:
     """XML 1.0 sections 2.2 and 2.11."""
-    body = query.encode_error(NoSuchEntity("a\x00\x1f\ufffe\tb\r\nc"), "r-1")[2].decode()
+    body = query.encode_error(NoSuchEntity("a\x00\x1f\ufffe\tb\r\nc"), "r-1", "")[2].decode()
     assert "<Message>a\ufffd\ufffd\ufffd\tb&#13;\nc</Message>" in body
 
 
@@ -371,7 +376,7 @@ def test_a_result_without_an_output_is_a_defect() -> None:
 
 def test_what_is_not_utf8_becomes_question_marks() -> None:
     error = NotImplementedException(b"a\xffb".decode(errors="surrogateescape"))
-    assert b"<Message>a?b</Message>" in query.encode_error(error, "r-1")[2]
+    assert b"<Message>a?b</Message>" in query.encode_error(error, "r-1", "")[2]
 
 
 CREDENTIAL = "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20260102/us-east-1/{}/aws4_request, "

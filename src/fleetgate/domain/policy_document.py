@@ -286,6 +286,9 @@ class _Reader:
                     if self._dialect is IDENTITY:
                         raise self.error("Policy document should not specify a principal.")
                     raise self.malformed(where, f"an IoT policy has no {quoted(key)}")
+                if key == "NotPrincipal" and self._dialect is TRUST:
+                    # IAM User Guide, "NotPrincipal": not in a role trust policy
+                    raise self.error(f"Has prohibited field {key}")
             elif key in {"Resource", "NotResource"}:
                 if self._dialect is TRUST:
                     raise self.error(f"Has prohibited field {key}")

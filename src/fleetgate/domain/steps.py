@@ -155,3 +155,10 @@ def rights(step: Step, account: Account) -> tuple[tuple[str, str], ...]:
             return (("iot:AttachThingPrincipal", arn(f"cert/{certificate_id}")),)
         case UpdateCertificateStatus(certificate_id):
             return (("iot:UpdateCertificate", arn(f"cert/{certificate_id}")),)
+
+
+def condition_keys(step: Step, account: Account) -> Mapping[str, tuple[str, ...]]:
+    """The condition keys a step fills, by the same reference."""
+    if isinstance(step, AttachThingPrincipal):
+        return {"iot:thingArn": (account.arn(f"thing/{step.thing_name}"),)}
+    return {}

@@ -16,7 +16,7 @@ from typing import Any
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from fleetgate.errors import NoSuchEntity, ValidationError
+from fleetgate.errors import AccessDeniedException, NoSuchEntity, ValidationError
 from fleetgate.operations import iam_names
 from fleetgate.operations.call import Call, Services
 from fleetgate.store import iam_users
@@ -152,12 +152,16 @@ async def delete_access_key(
 async def get_access_key_last_used(call: Call, access_key_id: str) -> dict[str, Any]:
     """GetAccessKeyLastUsed: when, for which service and in which region; ``N/A`` when never."""
     key = await call.read(iam_users.find_access_key, access_key_id)
-    if key is None:  # the model declares no error for it
-        raise ValidationError(_no_such_key(access_key_id).message)
+    if key is None:  # AWS's words: nobody may ask for what is not there
+        who = call.account.iam_arn("root") if call.caller is None else call.caller.arn
+        raise AccessDeniedException(
+            f"User: {who} is not authorized to perform iam:GetAccessKeyLastUsed "
+            f"on resource: access key {access_key_id}"
+        )
     return {
         "UserName": key.user_name,
         "AccessKeyLastUsed": {
-            "LastUsedDate": key.used_at,
+            "LastUsedDate": None if key.used_at is None else iam_names.seconds(key.used_at),
             "ServiceName": key.used_service or "N/A",
             "Region": key.used_region or "N/A",
         },

@@ -12,14 +12,15 @@ denied error messages".
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
-from functools import lru_cache
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from enum import IntEnum
 
 from fleetgate.domain.policy import (
     NO_VALUES,
+    Decision,
     Dialect,
+    Document,
     Policies,
     Principal,
     compile_policies,
@@ -32,33 +33,57 @@ from fleetgate.errors import (
     UnrecognizedClientException,
 )
 from fleetgate.names import Account
+from fleetgate.operations import condition_keys, role_trust
+from fleetgate.operations.asked import (
+    WITH_PATHS,
+    Asked,
+    named,
+    passed_roles,
+    refuse_many,
+    with_paths,
+)
 from fleetgate.operations.call import Call
 from fleetgate.operations.caller import Caller
-from fleetgate.operations.required_rights import RIGHTS, Params, Resource, Rights
-from fleetgate.store import domain_configurations, iam_roles, iam_users, tags
+from fleetgate.operations.condition_keys import Values
+from fleetgate.operations.kept import Kept
+from fleetgate.operations.required_rights import RIGHTS, Params, Rights
+from fleetgate.store import iam_roles, tags
 from fleetgate.store.engine import Tx
 
 IOT = "iot.amazonaws.com"
 
-GLOBAL_REGION = "us-east-1"
-"""Where IAM and STS are, which have no region of their own (``aws-global`` in SDKs)."""
-
-RESOURCE_TAGS = ("aws:ResourceTag/", "iam:ResourceTag/")
-"""What the condition keys for tags of resources begin with."""
-
 MAX_ROLE_RIGHTS = 1024
 """Compiled policies of roles that are kept."""
 
-Values = Mapping[str, tuple[str, ...]]
+MAX_DOCUMENTS = 1_000_000
+"""Characters of the policy documents that are kept parsed, at up to 60 bytes for each."""
 
-identity_document = lru_cache(maxsize=1024)(lambda text: parse(text, Dialect.IDENTITY))
-"""The parsed form of an identity-based policy document, kept by its text."""
+_documents: Kept[str, Document] = Kept(MAX_DOCUMENTS)
 
-trust_document = lru_cache(maxsize=1024)(lambda text: parse(text, Dialect.TRUST))
-"""The same for trust policies of roles."""
 
-_LISTED = {"users": "user", "roles": "role", "policies": "policy path "}
-_WITH_PATHS = frozenset({"user", "role", "key", "domainconfiguration"})
+def identity_document(text: str) -> Document:
+    """The parsed form of an identity-based policy document, kept by its text.
+
+    Raises MalformedPolicyDocument.
+    """
+    found = _documents.get(text)
+    if found is None:
+        found = parse(text, Dialect.IDENTITY)
+        _documents.put(text, found, len(text))
+    return found
+
+
+class _Grant(IntEnum):
+    """What a role's trust policy grants the caller, who then needs less of others.
+
+    Source: IAM User Guide, "Policy evaluation for requests within a single account": what is
+    granted to a user or a role needs no identity-based policy, but a session policy bounds the
+    role; what is granted to a session by its own ARN is not bounded by that either.
+    """
+
+    NOTHING = 0
+    PRINCIPAL = 1
+    SESSION = 2
 
 
 # --- callers -------------------------------------------------------------------------------
@@ -68,16 +93,19 @@ async def authorize(call: Call, service: str, operation: str, params: Params) ->
     """Returns when the caller may call this operation with these members.
 
     Nothing is asked of the root user, nor of calls without a caller: those of devices, whose
-    rights are IoT policies. Raises AccessDeniedException.
+    rights are IoT policies. Raises AccessDeniedException, and InvalidRequestException for a call
+    that names more than any may.
     """
     caller = call.caller
     if caller is None:
         return
     if caller.session_kind:
         _refuse_sessions(caller, service, operation)
+    rights = RIGHTS.get(service, {}).get(operation)
+    if rights is not None:
+        refuse_many(call, rights, params)
     if caller.is_root:
         return
-    rights = RIGHTS.get(service, {}).get(operation)
     if rights is None:
         raise AccessDeniedException(
             f"User: {caller.arn} is not authorized to perform: {service}:{operation}: this "
@@ -85,56 +113,109 @@ async def authorize(call: Call, service: str, operation: str, params: Params) ->
         )
     if rights.free:
         return
-    values: dict[str, tuple[str, ...]] = {}
+    values: Values = {}
     if caller.asks_for_values or rights.trusts:
-        values = _request_values(call, service, rights, params)
-    if any(resource.kind in _WITH_PATHS for resource in rights.resources):
-        wanted = await call.read(_resources_with_paths, call.account, caller, rights, params)
+        values = request_values(call, service, operation, params)
+    grants: Mapping[tuple[str, str], _Grant] = {}
+    if condition_keys.looks_at_tags(caller.held) or rights.trusts or rights.kinds & WITH_PATHS:
+        asked, grants = await call.read(_looked_up, call, caller, rights, params, values)
     else:
-        wanted = list(_resources(call.account, rights, params)) or ["*"]
-    for arn in wanted:
-        known = values
-        if caller.asks_for_tags:
-            known = values | _tag_values(await call.read(tags.list_tags, arn))
+        asked = named(call.account, rights, params)
+    bound = _Bound.to(caller, values)
+    for each in asked:
         for action in (rights.action, *rights.also(params)):
-            direct = rights.trusts and await call.read(_trusts_directly, call, arn, action, known)
-            require(call, action, arn, known, granted=direct)
-    for role_arn, to in _passed_roles(rights, params):
-        require(call, "iam:PassRole", role_arn, values | {"iam:PassedToService": (to,)})
+            granted = grants.get((each.arn, action), _Grant.NOTHING)
+            bound.require(action, each.arn, each.keys, granted, each.shown)
+    for role_arn, to in passed_roles(rights, params):
+        bound.require("iam:PassRole", role_arn, {"iam:PassedToService": (to,)})
 
 
-def require(
-    call: Call,
-    action: str,
-    resource: str,
-    values: Values | None = None,
-    *,
-    granted: bool = False,
-) -> None:
-    """Returns when the caller's policies allow `action` (``iot:CreateThing``) on an ARN.
+def request_values(call: Call, service: str, operation: str, params: Params) -> Values:
+    """The condition keys a call fills by itself and by its members."""
+    members = condition_keys.of_members(call.account, RIGHTS[service][operation], params)
+    return condition_keys.of_call(call, service) | members
 
-    `values` are the condition keys of the request; without them, those every request has. What
-    the policy of the resource has `granted` needs no permission, but must not be denied. Raises
-    AccessDeniedException.
+
+def require(tx: Tx, call: Call) -> Callable[[str, str, Values], None]:
+    """Who makes a call, asked for further actions in the course of it.
+
+    What is returned takes an action (``iot:CreateThing``), an ARN, and the condition keys of this
+    action alone, and raises AccessDeniedException when the caller may not.
     """
     caller = call.caller
     if caller is None or caller.policies is None:
-        return
-    if values is None and caller.asks_for_values:
-        values = _common_values(call, action.partition(":")[0])
-    subject = f"User: {caller.arn} is not authorized to perform: {action} on resource: {resource}"
-    found = caller.policies.evaluate(action, resource, values or NO_VALUES)
-    session = None
-    if caller.session is not None:
-        session = caller.session.evaluate(action, resource, values or NO_VALUES)
-    for decision, kind in ((found, "an identity-based"), (session, "a session")):
-        if decision is not None and decision.explicit_deny:
-            raise AccessDeniedException(f"{subject} with an explicit deny in {kind} policy")
-    for decision, kind in ((found, "identity-based"), (session, "session")):
-        if decision is not None and not decision.allowed and not granted:
-            raise AccessDeniedException(
-                f"{subject} because no {kind} policy allows the {action} action"
-            )
+        return lambda *_: None
+    values = condition_keys.of_call(call, "iot") if caller.asks_for_values else NO_VALUES
+    bound = _Bound.to(caller, values)
+
+    def ask(action: str, arn: str, keys: Values) -> None:
+        bound.require(action, arn, condition_keys.of_step(tx, caller.held, arn, keys))
+
+    return ask
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """A caller whose policies are bound to the values of the call, once for all it asks for."""
+
+    caller: Caller
+    own: Policies
+    session: Policies | None
+
+    @classmethod
+    def to(cls, caller: Caller, values: Values) -> _Bound:
+        own, session = caller.policies, caller.session
+        assert own is not None  # noqa: S101 - the root user is not asked
+        return cls(caller, own.under(values), None if session is None else session.under(values))
+
+    def require(
+        self,
+        action: str,
+        arn: str,
+        keys: Values = NO_VALUES,
+        granted: _Grant = _Grant.NOTHING,
+        shown: str = "",
+    ) -> None:
+        """Raises AccessDeniedException, which names the resource as `shown`."""
+        found = [("identity-based", _Grant.PRINCIPAL, self.own.evaluate(action, arn, keys))]
+        if self.session is not None:
+            decision = self.session.evaluate(action, arn, keys)
+            found.append(("session", _Grant.SESSION, decision))
+        subject = (
+            f"User: {self.caller.arn} is not authorized to perform: {action} "
+            f"on resource: {shown or arn}"
+        )
+        for kind, _, decision in found:
+            if decision.explicit_deny:
+                a = "an" if kind == "identity-based" else "a"
+                raise AccessDeniedException(f"{subject} with an explicit deny in {a} {kind} policy")
+        for kind, waived_by, decision in found:
+            if not decision.allowed and granted < waived_by:
+                raise AccessDeniedException(
+                    f"{subject} because no {kind} policy allows the {action} action"
+                )
+
+
+def _looked_up(
+    tx: Tx, call: Call, caller: Caller, rights: Rights, params: Params, values: Values
+) -> tuple[list[Asked], Mapping[tuple[str, str], _Grant]]:
+    """The resources with what only the store knows: paths, tags, and whom a role trusts."""
+    if rights.kinds & WITH_PATHS:
+        asked = list(with_paths(tx, call.account, caller, rights, params))
+    else:
+        asked = named(call.account, rights, params)
+    if condition_keys.looks_at_tags(caller.held) or rights.trusts:
+        asked = [
+            replace(each, keys={**condition_keys.of_resource(tx, each.arn), **each.keys})
+            for each in asked
+        ]
+    if not rights.trusts:
+        return asked, {}
+    return asked, {
+        (each.arn, action): _grant(tx, call, each.arn, action, {**values, **each.keys})
+        for each in asked
+        for action in (rights.action, *rights.also(params))
+    }
 
 
 def _refuse_sessions(caller: Caller, service: str, operation: str) -> None:
@@ -175,8 +256,7 @@ async def require_role(
 def role_policies(tx: Tx, call: Call, role_arn: str, *, source_arn: str = "") -> Policies:
     """The compiled policies of a role, for work the server does in its name.
 
-    To be asked with ``Policies.evaluate("iot:CreateThing", arn)``; values of the request may be
-    given too.
+    To be asked by way of `allow_by`, which knows the values of each request.
 
     Raises AccessDeniedException when the role is gone or does not trust iot.amazonaws.com.
     """
@@ -195,11 +275,10 @@ def role_policies(tx: Tx, call: Call, role_arn: str, *, source_arn: str = "") ->
     policies = compile_policies(
         documents,
         {
-            "aws:PrincipalArn": (role_arn,),
-            "aws:PrincipalAccount": (call.account.id,),
-            "aws:PrincipalType": ("AssumedRole",),
+            **condition_keys.of_principal(
+                call.account, role_arn, "AssumedRole", tags.list_tags(tx, role_arn)
+            ),
             "aws:SourceAccount": (call.account.id,),
-            "aws:RequestedRegion": (call.account.region,),
         },
     )
     if len(kept) >= MAX_ROLE_RIGHTS:
@@ -215,7 +294,7 @@ def _mistrust(tx: Tx, call: Call, role_arn: str, service: str, source_arn: str) 
     if role is None:
         return f"there is no role `{role_arn[:200]}` in account {account.id}"
     decision = evaluate_trust(
-        trust_document(role.trust_policy),
+        role_trust.trust_document(role.trust_policy),
         Principal("Service", service),
         "sts:AssumeRole",
         {
@@ -223,7 +302,8 @@ def _mistrust(tx: Tx, call: Call, role_arn: str, service: str, source_arn: str) 
             "aws:SourceArn": (source_arn or account.arn("*"),),
             "aws:PrincipalIsAWSService": ("true",),
             "aws:PrincipalServiceName": (service,),
-            **_time_values(call),
+            **condition_keys.of_call(call, "sts"),
+            **condition_keys.of_resource(tx, role_arn),
         },
     )
     if decision.allowed:
@@ -231,29 +311,47 @@ def _mistrust(tx: Tx, call: Call, role_arn: str, service: str, source_arn: str) 
     return f"the trust policy of `{role_arn}` does not let `{service}` assume it"
 
 
-def _trusts_directly(tx: Tx, call: Call, role_arn: str, action: str, values: Values) -> bool:
-    """Whether a role's trust policy names the caller, and not only the account.
+def allow_by(tx: Tx, call: Call, policies: Policies) -> Callable[[str, str, Values], Decision]:
+    """What the policies of a role say to actions, resources and their own condition keys."""
+    if not policies.mentions(""):
+        return lambda action, arn, _: policies.evaluate(action, arn)
+    bound = policies.under(condition_keys.of_call(call, "iot"))
 
-    Then the caller needs no policy of its own (IAM User Guide, "Policy evaluation logic",
-    resource-based policies).
+    def ask(action: str, arn: str, keys: Values) -> Decision:
+        return bound.evaluate(action, arn, condition_keys.of_step(tx, [policies], arn, keys))
+
+    return ask
+
+
+def _grant(tx: Tx, call: Call, role_arn: str, action: str, values: Values) -> _Grant:
+    """What a role's trust policy grants the caller by name, and not only to the account.
+
+    What it grants to the account is for the account's policies to hand on.
     """
     caller, role = call.caller, _role(tx, call.account, role_arn)
     if caller is None or role is None:
-        return False
-    named = _Named("AWS", caller.arn, (caller.principal_arn,))
-    document = trust_document(role.trust_policy)
-    return evaluate_trust(document, named, action, {**caller.values, **values}).allowed
+        return _Grant.NOTHING
+    text, account = role.trust_policy, call.account
+    if not role_trust.lets_in(text, caller, account, action, values, in_person=True):
+        return _Grant.NOTHING
+    if caller.session is None:
+        return _Grant.PRINCIPAL
+    session = _Session("AWS", caller.user_id)
+    document, known = role_trust.trust_document(text), {**caller.values, **values}
+    if evaluate_trust(document, session, action, known).allowed:
+        return _Grant.SESSION
+    return _Grant.PRINCIPAL
 
 
-class _Named(Principal):
-    """A principal by its own names alone."""
+class _Session(Principal):
+    """A session of a role by its own name alone."""
 
     __slots__ = ()
 
     @property
     def names(self) -> set[str]:
-        """Not the account: it stands for what the account's policies allow."""
-        return {self.name, *self.also, "*"}
+        """Neither the role nor everybody: what they are granted a session policy bounds."""
+        return {self.name}
 
 
 def _role(tx: Tx, account: Account, role_arn: str) -> iam_roles.Role | None:
@@ -262,119 +360,3 @@ def _role(tx: Tx, account: Account, role_arn: str) -> iam_roles.Role | None:
     if role is None or role_arn != account.iam_arn(f"role{role.path}{role.role_name}"):
         return None
     return role
-
-
-# --- what a call is about ------------------------------------------------------------------
-
-
-def _resources(account: Account, rights: Rights, params: Params) -> Iterator[str]:
-    for resource in rights.resources:
-        value = params.get(resource.member)
-        if resource.kind in _LISTED:
-            # what AWS names when it refuses, though the reference knows no resource type
-            path = value or "/"
-            listed = _LISTED[resource.kind] + path
-            yield listed if " " in listed else account.iam_arn(listed)
-            continue
-        by_arn = params.get(resource.arn_member) if resource.arn_member else None
-        if by_arn is not None:
-            yield by_arn
-            if value is None:
-                continue
-        if value is None:
-            if resource.required:
-                yield "*"
-        elif resource.each:
-            yield from (_arn(account, rights, resource, params, name) for name in value)
-        else:
-            yield _arn(account, rights, resource, params, value)
-
-
-def _arn(account: Account, rights: Rights, resource: Resource, params: Params, name: str) -> str:
-    if not resource.kind:
-        return name
-    if rights.action.startswith("iam:"):
-        return account.iam_arn(f"{resource.kind}{params.get('path') or '/'}{name}")
-    return account.arn(f"{resource.kind}/{name}")
-
-
-def _resources_with_paths(
-    tx: Tx, account: Account, caller: Caller, rights: Rights, params: Params
-) -> list[str]:
-    """The same where an ARN has a part that only the store knows."""
-    creates = "path" in params or rights.action in ("iam:CreateUser", "iam:CreateRole")
-    wanted = []
-    for resource in rights.resources:
-        name = params.get(resource.member)
-        match resource.kind:
-            case "user" if name is None:
-                wanted.append(caller.principal_arn)
-            case "key":
-                key = iam_users.find_access_key(tx, str(name))
-                wanted.append(
-                    "*" if key is None else account.iam_arn(f"user{key.user_path}{key.user_name}")
-                )
-            case "user" | "role" if name is not None:
-                path = params.get("path") if creates else _path(tx, resource.kind, name)
-                wanted.append(account.iam_arn(f"{resource.kind}{path or '/'}{name}"))
-            case "domainconfiguration":
-                found = domain_configurations.find_domain_configuration(tx, str(name))
-                suffix = "*" if found is None else found.suffix
-                wanted.append(account.arn(f"domainconfiguration/{name}/{suffix}"))
-    return wanted
-
-
-def _path(tx: Tx, kind: str, name: str) -> str:
-    found: iam_users.User | iam_roles.Role | None
-    if kind == "user":
-        found = iam_users.find_user_of_any_case(tx, name)
-    else:
-        found = iam_roles.find_role_of_any_case(tx, name)
-    return "/" if found is None else found.path
-
-
-def _passed_roles(rights: Rights, params: Params) -> Iterator[tuple[str, str]]:
-    for passed in rights.passes:
-        value: Any = params
-        for part in passed.member.split("."):
-            value = value.get(part) if isinstance(value, Mapping) else None
-        if value:
-            yield value, passed.service
-
-
-# --- condition keys ------------------------------------------------------------------------
-
-
-def _request_values(
-    call: Call, service: str, rights: Rights, params: Params
-) -> dict[str, tuple[str, ...]]:
-    values = _common_values(call, service)
-    for key, member in rights.keys:
-        if "{" in member:
-            values[key] = (call.account.arn(member.format_map(params)),)
-        elif (value := params.get(member)) is not None:
-            values[key] = (str(value),)
-    keys: list[str] = list(params.get("tag_keys") or ())
-    given: Sequence[Mapping[str, str]] = params.get("tags") or ()
-    for tag in given:
-        values[f"aws:RequestTag/{tag.get('Key', '')}"] = (tag.get("Value") or "",)
-        keys.append(tag.get("Key", ""))
-    if keys:
-        values["aws:TagKeys"] = tuple(keys)
-    return values
-
-
-def _common_values(call: Call, service: str) -> dict[str, tuple[str, ...]]:
-    region = call.account.region if service == "iot" else GLOBAL_REGION
-    return {**call.conditions, **_time_values(call), "aws:RequestedRegion": (region,)}
-
-
-def _time_values(call: Call) -> dict[str, tuple[str, ...]]:
-    return {
-        "aws:CurrentTime": (datetime.fromtimestamp(call.now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),),
-        "aws:EpochTime": (str(int(call.now)),),
-    }
-
-
-def _tag_values(found: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-    return {f"{tag}{key}": (value,) for tag in RESOURCE_TAGS for key, value in found.items()}

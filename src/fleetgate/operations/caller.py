@@ -18,11 +18,9 @@ class Caller:
     are the policies of the session, when it was given some: what they do not allow is denied,
     whatever the others say. `values` are the condition keys the principal brings along
     (``aws:username``, ``aws:PrincipalArn``, ...); the policies are compiled with them.
-    `principal_arn` is the IAM ARN of the user or role, ``aws:PrincipalArn``. `asks_for_tags` says
-    that some policy looks at tags of resources, which are read for no other;
-    `asks_for_values` that some policy has a condition or a variable at all. `session_kind` is the
+    `principal_arn` is the IAM ARN of the user or role, ``aws:PrincipalArn``. `session_kind` is the
     principal's kind when it came with a session token: ``user`` after GetSessionToken, ``role``
-    after AssumeRole, else empty.
+    after AssumeRole, else empty. `characters` are those of the documents of the policies.
     """
 
     account_id: str
@@ -33,11 +31,20 @@ class Caller:
     session: Policies | None = None
     values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     principal_arn: str = ""
-    asks_for_tags: bool = False
-    asks_for_values: bool = True
     session_kind: str = ""
+    characters: int = 0
 
     @property
     def is_root(self) -> bool:
         """The root user of the account: no policy applies."""
         return self.policies is None
+
+    @property
+    def held(self) -> tuple[Policies, ...]:
+        """All its policies, those of the session too."""
+        return tuple(each for each in (self.policies, self.session) if each is not None)
+
+    @property
+    def asks_for_values(self) -> bool:
+        """Whether some policy has a condition or a variable at all."""
+        return any(each.mentions("") for each in self.held)

@@ -24,18 +24,22 @@ from fleetgate.errors import (
     PackedPolicyTooLarge,
     ServiceError,
 )
-from fleetgate.operations import access_keys, session_tokens
-from fleetgate.operations.authorization import RESOURCE_TAGS, identity_document
+from fleetgate.operations import access_keys, condition_keys, iam_names, session_tokens
+from fleetgate.operations.authorization import identity_document
 from fleetgate.operations.call import Call, Services
 from fleetgate.operations.caller import Caller
+from fleetgate.operations.kept import Kept
 from fleetgate.operations.session_tokens import Claims
 from fleetgate.store import iam_roles, iam_users, tags
 from fleetgate.store.engine import Tx
 
 log = logging.getLogger("fleetgate.credentials")
 
-MAX_KEPT = 4096
-"""Callers that are kept compiled."""
+MAX_KEPT = 1_000_000
+"""Characters of policy documents of the callers that are kept compiled."""
+
+MAX_NOTED = 4096
+"""Access keys whose use is noted once in a while."""
 
 USE_NOTED_AFTER = 900.0
 """Seconds between two notes of when an access key was used; AWS's own lag behind as well."""
@@ -113,7 +117,9 @@ class Keyring:
     services: Services
     root_key: str
     root_secret: str = field(repr=False)
-    _kept: dict[tuple[str, str | None], tuple[int, Found]] = field(default_factory=dict)
+    _kept: Kept[tuple[str, str | None], tuple[int, Found]] = field(
+        default_factory=lambda: Kept(MAX_KEPT)
+    )
     _noted: dict[str, float] = field(default_factory=dict)
     _root: Caller = field(init=False)
 
@@ -133,7 +139,6 @@ class Keyring:
             self.root_key,
             values=values,
             principal_arn=arn,
-            asks_for_values=False,
         )
 
     @property
@@ -167,9 +172,10 @@ class Keyring:
         if found is None:
             return None
         if kept is None or kept[0] != epoch:
-            if len(self._kept) >= MAX_KEPT:
-                del self._kept[next(iter(self._kept))]
-            self._kept[access_key, session_token] = epoch, found
+            caller = found.caller
+            size = caller.characters + len(session_token or "")
+            key = access_key, session_token
+            self._kept.put(key, (epoch, found), size, caller.principal_arn)
         if found.expires_at is not None:
             _refuse_expired(found.expires_at, now)
         return found
@@ -182,7 +188,7 @@ class Keyring:
         key = caller.access_key_id
         if now - self._noted.get(key, -USE_NOTED_AFTER) < USE_NOTED_AFTER:
             return
-        if len(self._noted) >= MAX_KEPT:
+        if len(self._noted) >= MAX_NOTED:
             self._noted.clear()
         self._noted[key] = now
         try:
@@ -251,10 +257,13 @@ def _find_principal(tx: Tx, services: Services, claims: Claims) -> Caller | None
     role_arn = account.iam_arn(f"role{role.path}{role.role_name}")
     session = f"{role.role_name}/{claims.session_name}"
     user_id = f"{role.role_id}:{claims.session_name}"
-    role_tags = {**tags.list_tags(tx, role_arn), **claims.tags}
+    # a session's tag takes the place of the role's, in whatever spelling
+    given = {key.lower() for key in claims.tags}
+    own = {k: v for k, v in tags.list_tags(tx, role_arn).items() if k.lower() not in given}
+    role_tags = {**own, **claims.tags}
     return _caller(
         services,
-        f"arn:{account.partition}:sts::{account.id}:assumed-role/{session}",
+        iam_names.session_arn(account, f"assumed-role/{session}"),
         user_id,
         claims.access_key_id,
         role_arn,
@@ -277,12 +286,12 @@ def _caller(
     values: Values,
     session_kind: str = "",
 ) -> Caller:
-    own = [(name, identity_document(text)) for name, text in documents]
+    texts = list(documents)
+    own = [(name, identity_document(text)) for name, text in texts]
     session = [
         (f"session policy {number}", identity_document(text))
         for number, text in enumerate(session_policies, 1)
     ]
-    used = [document for _, document in (*own, *session)]
     return Caller(
         services.account.id,
         arn,
@@ -292,9 +301,8 @@ def _caller(
         compile_policies(session, values) if session else None,
         values,
         principal_arn,
-        any(document.mentions(prefix) for document in used for prefix in RESOURCE_TAGS),
-        any(document.variables or document.keys for document in used),
         session_kind,
+        sum(map(len, session_policies)) + sum(len(text) for _, text in texts),
     )
 
 
@@ -307,15 +315,8 @@ def _user_values(tx: Tx, services: Services, arn: str, user_name: str, user_id: 
 def _principal_values(
     services: Services, arn: str, kind: str, user_id: str, found: Mapping[str, str]
 ) -> Values:
-    return {
-        "aws:PrincipalArn": (arn,),
-        "aws:PrincipalAccount": (services.account.id,),
-        "aws:PrincipalType": (kind,),
-        "aws:PrincipalIsAWSService": ("false",),
-        "aws:ViaAWSService": ("false",),
-        "aws:userid": (user_id,),
-        **{f"aws:PrincipalTag/{key}": (value,) for key, value in found.items()},
-    }
+    values = condition_keys.of_principal(services.account, arn, kind, found)
+    return values | {"aws:userid": (user_id,)}
 
 
 def _session_values(claims: Claims) -> Values:

@@ -18,8 +18,10 @@ from fleetgate.operations import (
     domain_configurations,
     endpoints,
     event_configurations,
+    iam_absent,
     iam_attachments,
     iam_policies,
+    iam_policy_versions,
     iam_roles,
     iam_tags,
     iam_users,
@@ -42,6 +44,7 @@ from fleetgate.operations import (
 )
 from fleetgate.operations.authorization import authorize
 from fleetgate.operations.call import Call
+from fleetgate.wire import constraints
 from fleetgate.wire.constraints import validate
 from fleetgate.wire.model import Operation
 
@@ -166,13 +169,13 @@ SERVED: Mapping[str, Mapping[str, OperationFunction]] = {
         "CreateAccessKey": access_keys.create_access_key,
         "CreateLoginProfile": passwords.create_login_profile,
         "CreatePolicy": iam_policies.create_policy,
-        "CreatePolicyVersion": iam_policies.create_policy_version,
+        "CreatePolicyVersion": iam_policy_versions.create_policy_version,
         "CreateRole": iam_roles.create_role,
         "CreateUser": iam_users.create_user,
         "DeleteAccessKey": access_keys.delete_access_key,
         "DeleteLoginProfile": passwords.delete_login_profile,
         "DeletePolicy": iam_policies.delete_policy,
-        "DeletePolicyVersion": iam_policies.delete_policy_version,
+        "DeletePolicyVersion": iam_policy_versions.delete_policy_version,
         "DeleteRole": iam_roles.delete_role,
         "DeleteRolePolicy": iam_attachments.delete_role_policy,
         "DeleteUser": iam_users.delete_user,
@@ -180,31 +183,43 @@ SERVED: Mapping[str, Mapping[str, OperationFunction]] = {
         "DetachRolePolicy": iam_attachments.detach_role_policy,
         "DetachUserPolicy": iam_attachments.detach_user_policy,
         "GetAccessKeyLastUsed": access_keys.get_access_key_last_used,
+        "GetAccountPasswordPolicy": iam_absent.get_account_password_policy,
         "GetLoginProfile": passwords.get_login_profile,
         "GetPolicy": iam_policies.get_policy,
-        "GetPolicyVersion": iam_policies.get_policy_version,
+        "GetPolicyVersion": iam_policy_versions.get_policy_version,
         "GetRole": iam_roles.get_role,
         "GetRolePolicy": iam_attachments.get_role_policy,
         "GetUser": iam_users.get_user,
         "GetUserPolicy": iam_attachments.get_user_policy,
         "ListAccessKeys": access_keys.list_access_keys,
+        "ListAccountAliases": iam_absent.list_account_aliases,
         "ListAttachedRolePolicies": iam_attachments.list_attached_role_policies,
         "ListAttachedUserPolicies": iam_attachments.list_attached_user_policies,
         "ListEntitiesForPolicy": iam_policies.list_entities_for_policy,
-        "ListGroupsForUser": iam_users.list_groups_for_user,
-        "ListInstanceProfilesForRole": iam_roles.list_instance_profiles_for_role,
+        "ListGroups": iam_absent.list_groups,
+        "ListGroupsForUser": iam_absent.list_groups_for_user,
+        "ListInstanceProfiles": iam_absent.list_instance_profiles,
+        "ListInstanceProfilesForRole": iam_absent.list_instance_profiles_for_role,
+        "ListMFADevices": iam_absent.list_mfa_devices,
+        "ListOpenIDConnectProviders": iam_absent.list_open_id_connect_providers,
         "ListPolicies": iam_policies.list_policies,
         "ListPolicyTags": iam_tags.list_policy_tags,
-        "ListPolicyVersions": iam_policies.list_policy_versions,
+        "ListPolicyVersions": iam_policy_versions.list_policy_versions,
         "ListRolePolicies": iam_attachments.list_role_policies,
         "ListRoleTags": iam_tags.list_role_tags,
         "ListRoles": iam_roles.list_roles,
+        "ListSAMLProviders": iam_absent.list_saml_providers,
+        "ListSSHPublicKeys": iam_absent.list_ssh_public_keys,
+        "ListServerCertificates": iam_absent.list_server_certificates,
+        "ListServiceSpecificCredentials": iam_absent.list_service_specific_credentials,
+        "ListSigningCertificates": iam_absent.list_signing_certificates,
         "ListUserPolicies": iam_attachments.list_user_policies,
         "ListUserTags": iam_tags.list_user_tags,
         "ListUsers": iam_users.list_users,
+        "ListVirtualMFADevices": iam_absent.list_virtual_mfa_devices,
         "PutRolePolicy": iam_attachments.put_role_policy,
         "PutUserPolicy": iam_attachments.put_user_policy,
-        "SetDefaultPolicyVersion": iam_policies.set_default_policy_version,
+        "SetDefaultPolicyVersion": iam_policy_versions.set_default_policy_version,
         "TagPolicy": iam_tags.tag_policy,
         "TagRole": iam_tags.tag_role,
         "TagUser": iam_tags.tag_user,
@@ -225,11 +240,15 @@ SERVED: Mapping[str, Mapping[str, OperationFunction]] = {
     },
     "sts": {
         "AssumeRole": sts.assume_role,
+        "GetAccessKeyInfo": sts.get_access_key_info,
         "GetCallerIdentity": sts.get_caller_identity,
         "GetSessionToken": sts.get_session_token,
     },
 }
 """Operation name to function, per service: ``provisioning`` over MQTT, the others over HTTP."""
+
+STYLES: Mapping[str, constraints.Style] = {"iam": constraints.IAM, "sts": constraints.STS}
+"""How a service tells of broken constraints, where it is not as AWS IoT does."""
 
 UNOFFERED_MEMBERS: Mapping[str, tuple[str, ...]] = {
     "AssumeRole": (
@@ -262,7 +281,9 @@ async def invoke(
         raise NotImplementedException(scope.refusal(service, operation.name))
     refusal = ValidationError if service in ("iam", "sts") else InvalidRequestException
     if operation.input is not None:
-        validate(operation.input, params, refusal)
+        validate(operation.input, params, refusal, STYLES.get(service, constraints.PLAIN))
+    if operation.name == "AssumeRole":
+        sts.check_assume_role(**params)
     await authorize(call, service, operation.name, params)
     for name in UNOFFERED_MEMBERS.get(operation.name, ()):
         if params.pop(name, None):

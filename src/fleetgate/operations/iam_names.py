@@ -50,6 +50,11 @@ def role_arn(account: Account, role: iam_roles.Role) -> str:
     return account.iam_arn(f"role{role.path}{role.role_name}")
 
 
+def session_arn(account: Account, resource: str) -> str:
+    """``arn:aws:sts::123456789012:assumed-role/role/session`` for ``assumed-role/role/session``"""
+    return f"arn:{account.partition}:sts::{account.id}:{resource}"
+
+
 def seconds(moment: float) -> float:
     """A time as IAM tells it: in whole seconds."""
     return float(int(moment))
@@ -116,21 +121,25 @@ def within(quota: str, limit: int, count: int) -> None:
         raise LimitExceeded(f"Cannot exceed quota for {quota}: {limit}")
 
 
-def checked_tags(call: Call, given: Sequence[Mapping[str, str]] | None) -> dict[str, str]:
+def checked_tags(
+    call: Call, given: Sequence[Mapping[str, str]] | None, *, case_counts: bool = False
+) -> dict[str, str]:
     """The tags of a request as key to value; None is none.
 
     Raises InvalidInput as `read_tags` does, and LimitExceeded for too many.
     """
-    found = read_tags(given or (), InvalidInput)
+    found = read_tags(given or (), InvalidInput, case_counts=case_counts)
     within_tags(call, len(found))
     return found
 
 
-def read_tags(given: Sequence[Mapping[str, str]], refusal: type[ServiceError]) -> dict[str, str]:
+def read_tags(
+    given: Sequence[Mapping[str, str]], refusal: type[ServiceError], *, case_counts: bool = False
+) -> dict[str, str]:
     """The same without a limit.
 
-    Raises `refusal` for a key given twice (keys do not differ in case alone) or reserved for
-    AWS. Source: IAM User Guide, "Tags for IAM resources".
+    Raises `refusal` for a key given twice or reserved for AWS. Keys do not differ in case alone,
+    but where `case_counts`: with policies. Source: IAM User Guide, "Tags for IAM resources".
     """
     found: dict[str, str] = {}
     keys = set()
@@ -138,11 +147,11 @@ def read_tags(given: Sequence[Mapping[str, str]], refusal: type[ServiceError]) -
         key = tag["Key"]
         if key.lower().startswith("aws:"):
             raise refusal(f"tag key `{key}` begins with `aws:`, which is reserved for AWS")
-        if key.lower() in keys:
-            raise refusal(
-                "Duplicate tag keys found. Please note that Tag keys are case insensitive."
-            )
-        keys.add(key.lower())
+        compared = key if case_counts else key.lower()
+        if compared in keys:
+            note = "" if case_counts else " Please note that Tag keys are case insensitive."
+            raise refusal(f"Duplicate tag keys found.{note}")
+        keys.add(compared)
         found[key] = tag["Value"]
     return found
 

@@ -1,4 +1,4 @@
-"""Managed IAM policies: those of the account with their versions, and AWS's own."""
+"""Managed IAM policies: those of the account, and AWS's own."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from fleetgate.errors import (
     EntityAlreadyExists,
     InvalidInput,
     LimitExceeded,
+    MalformedPolicyDocument,
     NoSuchEntity,
     ValidationError,
 )
@@ -20,8 +21,11 @@ from fleetgate.operations.call import Call
 from fleetgate.store import iam_policies, iam_roles, iam_users, managed_policies
 from fleetgate.store import tags as tag_store
 from fleetgate.store.engine import Tx
-from fleetgate.store.iam_policies import Policy, PolicyVersion
+from fleetgate.store.iam_policies import Policy
 from fleetgate.store.managed_policies import ManagedPolicy
+
+VERSION = "2012-10-17"
+"""The version a managed policy's document has."""
 
 # --- policies ------------------------------------------------------------------------------
 
@@ -35,8 +39,8 @@ async def create_policy(
     tags: Sequence[Mapping[str, str]] | None = None,
 ) -> dict[str, Any]:
     """CreatePolicy: stores a policy with its version v1."""
-    _check_document(call, policy_document)
-    checked = iam_names.checked_tags(call, tags)
+    check_document(call, policy_document)
+    checked = iam_names.checked_tags(call, tags, case_counts=True)
     now = iam_names.seconds(call.now)
     policy = Policy(
         policy_id=iam_names.new_id(call, "ANPA"),
@@ -75,12 +79,13 @@ async def get_policy(call: Call, policy_arn: str) -> dict[str, Any]:
     def find(tx: Tx) -> tuple[Policy | ManagedPolicy, int, dict[str, str]]:
         policy = find_policy(tx, call.account, policy_arn)
         if policy is None:
-            raise _not_found(policy_arn)
+            raise not_found(policy_arn)
         count = iam_policies.count_owners(tx, policy_arn)
         return policy, count, tag_store.list_tags(tx, policy_arn)
 
     policy, count, found = await call.read(find)
-    return {"Policy": _described(policy, count) | {"Tags": iam_names.listed_tags(found)}}
+    # here alone, an empty list where there are none (recorded from AWS)
+    return {"Policy": _described(policy, count) | {"Tags": iam_names.described_tags(found)}}
 
 
 async def list_policies(
@@ -150,110 +155,6 @@ async def delete_policy(call: Call, policy_arn: str) -> dict[str, Any]:
     return {}
 
 
-# --- versions ------------------------------------------------------------------------------
-
-
-async def create_policy_version(
-    call: Call, policy_arn: str, policy_document: str, set_as_default: bool = False
-) -> dict[str, Any]:
-    """CreatePolicyVersion: a further version, in force at once when `set_as_default`."""
-    _check_document(call, policy_document)
-    now = iam_names.seconds(call.now)
-
-    def add(tx: Tx) -> int:
-        policy = require_policy(tx, call.account, policy_arn)
-        limit = call.services.limits.iam_policy_versions
-        if len(iam_policies.list_policy_versions(tx, policy.policy_id)) >= limit:
-            raise LimitExceeded(
-                f"A managed policy can have up to {limit} versions. Before you create a new "
-                "version, you must delete an existing version."
-            )
-        version_id = iam_policies.add_policy_version(tx, policy, policy_document, now)
-        if set_as_default:
-            iam_policies.update_default_version(tx, policy.policy_id, version_id, now)
-        return version_id
-
-    version_id = await call.write(add)
-    if set_as_default:
-        call.iam_changed()
-    return {
-        "PolicyVersion": {
-            "VersionId": f"v{version_id}",
-            "IsDefaultVersion": set_as_default,
-            "CreateDate": now,
-        }
-    }
-
-
-async def get_policy_version(call: Call, policy_arn: str, version_id: str) -> dict[str, Any]:
-    """GetPolicyVersion: one version with its document. Of AWS's policies there is only one."""
-
-    def find(tx: Tx) -> dict[str, Any]:
-        policy = find_policy(tx, call.account, policy_arn)
-        if policy is None:
-            raise _not_found(policy_arn)
-        for version in _versions(tx, policy):
-            if f"v{version.version_id}" == version_id:
-                described = _described_version(policy, version)
-                return described | {"Document": iam_names.encoded(version.document)}
-        raise _version_not_found(policy_arn, version_id)
-
-    return {"PolicyVersion": await call.read(find)}
-
-
-async def list_policy_versions(
-    call: Call, policy_arn: str, marker: str | None = None, max_items: int = iam_names.PAGE
-) -> dict[str, Any]:
-    """ListPolicyVersions: newest first, without the documents."""
-
-    def find(tx: Tx) -> tuple[Policy | ManagedPolicy, list[PolicyVersion]]:
-        policy = find_policy(tx, call.account, policy_arn)
-        if policy is None:
-            raise _not_found(policy_arn)
-        return policy, _versions(tx, policy)
-
-    policy, versions = await call.read(find)
-    items, rest = iam_names.page_of_all(
-        call,
-        "ListPolicyVersions",
-        versions,
-        marker,
-        max_items,
-        lambda version: (-version.version_id,),
-    )
-    return {"Versions": [_described_version(policy, version) for version in items]} | rest
-
-
-async def delete_policy_version(call: Call, policy_arn: str, version_id: str) -> dict[str, Any]:
-    """DeletePolicyVersion: any version but the default one."""
-
-    def change(tx: Tx) -> None:
-        policy = require_policy(tx, call.account, policy_arn)
-        version = _require_version(tx, policy, version_id)
-        if version.version_id == policy.default_version_id:
-            raise DeleteConflict("Cannot delete the default version of a policy.")
-        iam_policies.remove_policy_version(tx, policy.policy_id, version.version_id)
-
-    await call.write(change)
-    return {}
-
-
-async def set_default_policy_version(
-    call: Call, policy_arn: str, version_id: str
-) -> dict[str, Any]:
-    """SetDefaultPolicyVersion: makes a version the one in force."""
-
-    def change(tx: Tx) -> None:
-        policy = require_policy(tx, call.account, policy_arn)
-        version = _require_version(tx, policy, version_id)
-        now = iam_names.seconds(call.now)
-        iam_policies.update_default_version(tx, policy.policy_id, version.version_id, now)
-
-    await call.write(change)
-    call.iam_changed()
-    return {}
-
-
 # --- who has one ---------------------------------------------------------------------------
 
 
@@ -278,7 +179,7 @@ async def list_entities_for_policy(
 
     def find(tx: Tx) -> list[tuple[str, dict[str, str]]]:
         if find_policy(tx, call.account, policy_arn) is None:
-            raise _not_found(policy_arn)
+            raise NoSuchEntity(f"Policy {policy_arn} does not exist or is not attachable.")
         found: list[tuple[str, dict[str, str]]] = []
         behind = after
         while len(found) <= max_items:
@@ -338,43 +239,29 @@ def require_policy(tx: Tx, account: Account, policy_arn: str) -> Policy:
     """
     policy = find_policy(tx, account, policy_arn)
     if policy is None:
-        raise _not_found(policy_arn)
+        raise not_found(policy_arn)
     if isinstance(policy, ManagedPolicy):
         raise ValidationError(f"Cannot perform operation on AWS managed policy {policy_arn}.")
     return policy
 
 
-def _not_found(policy_arn: str) -> NoSuchEntity:
+def not_found(policy_arn: str) -> NoSuchEntity:
+    """The error for a policy that is not there."""
     return NoSuchEntity(f"Policy {policy_arn} was not found.")
 
 
-def _version_not_found(policy_arn: str, version_id: str) -> NoSuchEntity:
-    return NoSuchEntity(
-        f"Policy {policy_arn} version {version_id} does not exist or is not attachable."
-    )
-
-
-def _versions(tx: Tx, policy: Policy | ManagedPolicy) -> list[PolicyVersion]:
-    if isinstance(policy, ManagedPolicy):
-        return [PolicyVersion(policy.version, policy.document, policy.modified_at)]
-    return iam_policies.list_policy_versions(tx, policy.policy_id)
-
-
-def _require_version(tx: Tx, policy: Policy, version_id: str) -> PolicyVersion:
-    for version in iam_policies.list_policy_versions(tx, policy.policy_id):
-        if f"v{version.version_id}" == version_id:
-            return version
-    raise _version_not_found(policy.arn, version_id)
-
-
-def _check_document(call: Call, document: str) -> None:
+def check_document(call: Call, document: str) -> None:
+    """Raises MalformedPolicyDocument or LimitExceeded for what is no document of such a policy."""
     limit = call.services.limits.iam_managed_policy_characters
     if language.characters(document) > limit:
         raise LimitExceeded(f"Cannot exceed quota for PolicySize: {limit}")
-    language.parse(document, language.IDENTITY)
+    # so old a document IAM takes only as an inline policy
+    if language.parse(document, language.IDENTITY).version != VERSION:
+        raise MalformedPolicyDocument(f"Policy document must be version {VERSION} or greater.")
 
 
-def _default_version(policy: Policy | ManagedPolicy) -> int:
+def default_version(policy: Policy | ManagedPolicy) -> int:
+    """The number of the version in force."""
     return policy.version if isinstance(policy, ManagedPolicy) else policy.default_version_id
 
 
@@ -384,19 +271,11 @@ def _described(policy: Policy | ManagedPolicy, attachments: int) -> dict[str, An
         "PolicyId": policy.policy_id,
         "Arn": policy.arn,
         "Path": policy.path,
-        "DefaultVersionId": f"v{_default_version(policy)}",
+        "DefaultVersionId": f"v{default_version(policy)}",
         "AttachmentCount": attachments,
         "PermissionsBoundaryUsageCount": 0,
         "IsAttachable": True,
         "Description": policy.description,
         "CreateDate": policy.created_at,
         "UpdateDate": policy.modified_at,
-    }
-
-
-def _described_version(policy: Policy | ManagedPolicy, version: PolicyVersion) -> dict[str, Any]:
-    return {
-        "VersionId": f"v{version.version_id}",
-        "IsDefaultVersion": version.version_id == _default_version(policy),
-        "CreateDate": version.created_at,
     }

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from fleetgate.domain import policy
-from fleetgate.errors import DeleteConflict, EntityAlreadyExists, LimitExceeded
-from fleetgate.operations import iam_names
+from fleetgate.errors import DeleteConflict, EntityAlreadyExists
+from fleetgate.operations import iam_names, role_trust
 from fleetgate.operations.call import Call
 from fleetgate.store import iam_policies, iam_roles
 from fleetgate.store import tags as tag_store
@@ -29,7 +28,7 @@ async def create_role(
     tags: Sequence[Mapping[str, str]] | None = None,
 ) -> dict[str, Any]:
     """CreateRole: with the policy that says who may assume it."""
-    _check_trust_policy(call, assume_role_policy_document)
+    role_trust.check(call, assume_role_policy_document)
     checked = iam_names.checked_tags(call, tags)
     role = Role(
         role_id=iam_names.new_id(call, "AROA"),
@@ -42,7 +41,10 @@ async def create_role(
     )
     await call.write(_create_role, call, role, checked)
     call.iam_changed()
-    return {"Role": _described(call, role) | {"Tags": iam_names.listed_tags(checked)}}
+    described = _described(call, role, assume_role_policy_document)
+    # the answer has neither (recorded from AWS)
+    described |= {"Description": None, "MaxSessionDuration": None}
+    return {"Role": described | {"Tags": iam_names.listed_tags(checked)}}
 
 
 def _create_role(tx: Tx, call: Call, role: Role, checked: Mapping[str, str]) -> None:
@@ -50,20 +52,20 @@ def _create_role(tx: Tx, call: Call, role: Role, checked: Mapping[str, str]) -> 
         raise EntityAlreadyExists(f"Role with name {role.role_name} already exists.")
     limit = call.services.limits.iam_roles
     iam_names.within("RolesPerAccount", limit, iam_roles.count_roles(tx) + 1)
-    iam_roles.add_role(tx, role)
+    trust_policy = role_trust.bound(tx, call.account, role.trust_policy)
+    iam_roles.add_role(tx, replace(role, trust_policy=trust_policy))
     tag_store.update_tags(tx, iam_names.role_arn(call.account, role), checked)
 
 
 async def get_role(call: Call, role_name: str) -> dict[str, Any]:
     """GetRole: with its trust policy and tags."""
 
-    def find(tx: Tx) -> tuple[Role, dict[str, str]]:
+    def find(tx: Tx) -> dict[str, Any]:
         role = iam_names.require_role(tx, role_name)
-        return role, tag_store.list_tags(tx, iam_names.role_arn(call.account, role))
+        found = tag_store.list_tags(tx, iam_names.role_arn(call.account, role))
+        return _found(tx, call, role) | {"Tags": iam_names.listed_tags(found), "RoleLastUsed": {}}
 
-    role, found = await call.read(find)
-    described = _described(call, role)
-    return {"Role": described | {"Tags": iam_names.listed_tags(found), "RoleLastUsed": {}}}
+    return {"Role": await call.read(find)}
 
 
 async def list_roles(
@@ -74,11 +76,19 @@ async def list_roles(
 ) -> dict[str, Any]:
     """ListRoles: by name, those below a path. As with AWS, without their tags."""
     after = iam_names.start_after(call, "ListRoles", marker)
-    found = await call.read(iam_roles.list_roles, path_prefix, after, max_items + 1)
+
+    def find(tx: Tx) -> list[dict[str, Any]]:
+        roles = iam_roles.list_roles(tx, path_prefix, after, max_items + 1)
+        return [_found(tx, call, role) for role in roles]
+
     items, rest = iam_names.page(
-        call, "ListRoles", found, max_items, lambda role: (role.role_name.lower(),)
+        call,
+        "ListRoles",
+        await call.read(find),
+        max_items,
+        lambda role: (role["RoleName"].lower(),),
     )
-    return {"Roles": [_described(call, role) for role in items]} | rest
+    return {"Roles": list(items)} | rest
 
 
 async def update_role(
@@ -105,23 +115,25 @@ async def update_role(
 async def update_role_description(call: Call, role_name: str, description: str) -> dict[str, Any]:
     """UpdateRoleDescription: the older way to do it."""
 
-    def change(tx: Tx) -> Role:
+    def change(tx: Tx) -> dict[str, Any]:
         role = replace(iam_names.require_role(tx, role_name), description=description)
         iam_roles.update_role(tx, role)
-        return role
+        return _found(tx, call, role)
 
-    return {"Role": _described(call, await call.write(change))}
+    # recorded from AWS: here it does not tell how long a session may last
+    return {"Role": await call.write(change) | {"MaxSessionDuration": None}}
 
 
 async def update_assume_role_policy(
     call: Call, role_name: str, policy_document: str
 ) -> dict[str, Any]:
     """UpdateAssumeRolePolicy: another trust policy, in force at the next call."""
-    _check_trust_policy(call, policy_document)
+    role_trust.check(call, policy_document)
 
     def change(tx: Tx) -> None:
         role = iam_names.require_role(tx, role_name)
-        iam_roles.update_role(tx, replace(role, trust_policy=policy_document))
+        trust_policy = role_trust.bound(tx, call.account, policy_document)
+        iam_roles.update_role(tx, replace(role, trust_policy=trust_policy))
 
     await call.write(change)
     call.iam_changed()
@@ -147,32 +159,18 @@ async def delete_role(call: Call, role_name: str) -> dict[str, Any]:
     return {}
 
 
-async def list_instance_profiles_for_role(
-    call: Call, role_name: str, marker: str | None = None, max_items: int = iam_names.PAGE
-) -> dict[str, Any]:
-    """ListInstanceProfilesForRole: none, since there are no instance profiles."""
-    await call.read(iam_names.require_role, role_name)
-    _, rest = iam_names.page_of_all(
-        call, "ListInstanceProfilesForRole", (), marker, max_items, lambda _: ()
-    )
-    return {"InstanceProfiles": []} | rest
+def _found(tx: Tx, call: Call, role: Role) -> dict[str, Any]:
+    return _described(call, role, role_trust.shown(tx, call.account, role.trust_policy))
 
 
-def _check_trust_policy(call: Call, document: str) -> None:
-    limit = call.services.limits.iam_trust_policy_characters
-    if policy.characters(document) > limit:
-        raise LimitExceeded(f"Cannot exceed quota for ACLSizePerRole: {limit}")
-    policy.parse(document, policy.TRUST)
-
-
-def _described(call: Call, role: Role) -> dict[str, Any]:
+def _described(call: Call, role: Role, trust_policy: str) -> dict[str, Any]:
     return {
         "Path": role.path,
         "RoleName": role.role_name,
         "RoleId": role.role_id,
         "Arn": iam_names.role_arn(call.account, role),
         "CreateDate": role.created_at,
-        "AssumeRolePolicyDocument": iam_names.encoded(role.trust_policy),
+        "AssumeRolePolicyDocument": iam_names.encoded(trust_policy),
         "Description": role.description,
         "MaxSessionDuration": role.max_session_seconds,
     }

@@ -1,6 +1,7 @@
 """Tags of IAM users, roles and policies.
 
-They are kept with all other tags (store/tags.py), by ARN.
+They are kept with all other tags (store/tags.py), by ARN. Keys of users and roles do not differ in
+case alone, those of policies may (recorded from AWS).
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ async def list_role_tags(
 
 async def tag_policy(call: Call, policy_arn: str, tags: Given) -> dict[str, Any]:
     """TagPolicy: a key the policy has already gets the new value."""
-    return await _tag(call, _of_policy(call, policy_arn), tags)
+    return await _tag(call, _of_policy(call, policy_arn), tags, case_counts=True)
 
 
 async def untag_policy(call: Call, policy_arn: str, tag_keys: Sequence[str]) -> dict[str, Any]:
@@ -84,16 +85,21 @@ def _of_policy(call: Call, policy_arn: str) -> Entity:
     return lambda tx: iam_policies.require_policy(tx, call.account, policy_arn).arn
 
 
-async def _tag(call: Call, entity: Entity, given: Given) -> dict[str, Any]:
-    new = iam_names.checked_tags(call, given)
+async def _tag(
+    call: Call, entity: Entity, given: Given, *, case_counts: bool = False
+) -> dict[str, Any]:
+    new = iam_names.checked_tags(call, given, case_counts=case_counts)
+
+    def compared(key: str) -> str:
+        return key if case_counts else key.lower()
 
     def change(tx: Tx) -> None:
         arn = entity(tx)
-        current = {key.lower(): key for key in tags.list_tags(tx, arn)}
+        current = {compared(key): key for key in tags.list_tags(tx, arn)}
         # the new spelling of a key takes the place of the one that differs in case
-        renamed = [current[key.lower()] for key in new if current.get(key.lower(), key) != key]
+        renamed = [current[compared(key)] for key in new if current.get(compared(key), key) != key]
         tags.remove_tags(tx, arn, renamed)
-        iam_names.within_tags(call, len({*current, *(key.lower() for key in new)}))
+        iam_names.within_tags(call, len({*current, *map(compared, new)}))
         tags.update_tags(tx, arn, new)
 
     await call.write(change)

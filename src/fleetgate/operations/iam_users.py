@@ -119,15 +119,6 @@ def _delete_user(tx: Tx, call: Call, user_name: str) -> None:
     iam_users.remove_user(tx, user.user_id)
 
 
-async def list_groups_for_user(
-    call: Call, user_name: str, marker: str | None = None, max_items: int = iam_names.PAGE
-) -> dict[str, Any]:
-    """ListGroupsForUser: none, since there are no groups."""
-    await call.read(iam_names.require_user, user_name)
-    _, rest = iam_names.page_of_all(call, "ListGroupsForUser", (), marker, max_items, lambda _: ())
-    return {"Groups": []} | rest
-
-
 def _described(call: Call, user: User, profile: LoginProfile | None) -> dict[str, Any]:
     return {
         "Path": user.path,

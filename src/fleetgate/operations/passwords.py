@@ -2,14 +2,18 @@
 
 A password is kept as an Argon2id hash (RFC 9106, argon2-cffi's parameters: 64 MiB and three
 passes). Hashing takes tens of milliseconds, so it is done by two threads of its own, which also
-bounds the memory it takes; what else wants hashing waits.
+bounds the memory it takes. A few others wait; what is more is throttled, and so is who changes
+their own password while an earlier call of theirs is at it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
+from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +23,7 @@ from fleetgate.errors import (
     InvalidUserType,
     NoSuchEntity,
     PasswordPolicyViolation,
+    Throttling,
     ValidationError,
 )
 from fleetgate.operations import iam_names
@@ -35,6 +40,13 @@ MINIMUM_KINDS = 3
 _KINDS = (r"[A-Z]", r"[a-z]", r"[0-9]", r"[!@#$%^&*()_+\-=\[\]{}|']")
 _HASHING = ThreadPoolExecutor(2, thread_name_prefix="fleetgate-password")
 
+MAX_WAITING = 16
+"""Calls that hash, or wait for it, at a time: the last of them waits for about a second. Half of
+them may be one caller's; sign-ins together count as one."""
+
+_hashing: Counter[str] = Counter()
+"""Whose calls these are, by the id of the caller; empty for a sign-in, which has none yet."""
+
 
 async def create_login_profile(
     call: Call,
@@ -48,7 +60,8 @@ async def create_login_profile(
         raise ValidationError(f"the login profile of user {name} needs a Password")
     check_strength(password)
     await call.read(_require_no_profile, name)
-    hashed = await _hash(password)
+    with _turn(call):
+        hashed = await _hash(password)
     now = iam_names.seconds(call.now)
 
     def add(tx: Tx) -> None:
@@ -88,7 +101,10 @@ async def update_login_profile(
     if password is not None:
         check_strength(password)
     await call.read(_require_profile, user_name)
-    hashed = None if password is None else await _hash(password)
+    hashed = None
+    if password is not None:
+        with _turn(call):
+            hashed = await _hash(password)
 
     def change(tx: Tx) -> None:
         user, profile = _require_profile(tx, user_name)
@@ -109,6 +125,7 @@ async def delete_login_profile(call: Call, user_name: str | None = None) -> dict
     name = iam_names.named_user(call, user_name)
 
     def change(tx: Tx) -> None:
+        iam_names.require_user(tx, name)
         user, _ = _require_profile(tx, name)
         iam_users.remove_login_profile(tx, user.user_id)
 
@@ -122,12 +139,13 @@ async def change_password(call: Call, old_password: str, new_password: str) -> d
     if name is None:
         raise InvalidUserType("Only IAM Users can change their own password")
     user, profile = await call.read(_require_profile, name)
-    if not await _verify(profile.password_hash, old_password):
-        raise AccessDeniedException(f"the old password of user {name} is not the one given")
-    check_strength(new_password)
-    if new_password == old_password:
-        raise PasswordPolicyViolation("the new password is the old one")
-    hashed = await _hash(new_password)
+    with _turn(call, 1):
+        if not await _verify(profile.password_hash, old_password):
+            raise AccessDeniedException(f"the old password of user {name} is not the one given")
+        check_strength(new_password)
+        if new_password == old_password:
+            raise PasswordPolicyViolation("the new password is the old one")
+        hashed = await _hash(new_password)
 
     def change(tx: Tx) -> None:
         again, now = _require_profile(tx, name)
@@ -150,7 +168,8 @@ async def check_password(call: Call, user_name: str, password: str) -> User | No
         return user, None if user is None else iam_users.find_login_profile(tx, user.user_id)
 
     user, profile = await call.read(find)
-    right = await _verify(None if profile is None else profile.password_hash, password)
+    with _turn(call):
+        right = await _verify(None if profile is None else profile.password_hash, password)
     if user is None or not right:
         return None
     await call.write(iam_users.update_password_use, user.user_id, iam_names.seconds(call.now))
@@ -188,6 +207,24 @@ def _require_no_profile(tx: Tx, user_name: str) -> User:
 
 
 # --- hashing, in threads of its own --------------------------------------------------------
+
+
+@contextmanager
+def _turn(call: Call, most: int = MAX_WAITING // 2) -> Iterator[None]:
+    """While a call hashes, one of at most so many of its caller.
+
+    Raises Throttling when it has to come back later.
+    """
+    who = "" if call.caller is None else call.caller.user_id
+    if _hashing[who] >= most or _hashing.total() >= MAX_WAITING:
+        raise Throttling("Rate exceeded")
+    _hashing[who] += 1
+    try:
+        yield
+    finally:
+        _hashing[who] -= 1
+        if not _hashing[who]:
+            del _hashing[who]  # of many callers, only those that are at it are counted
 
 
 async def _hash(password: str) -> str:

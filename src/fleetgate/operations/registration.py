@@ -17,6 +17,7 @@ from typing import Any
 
 from fleetgate.domain import provisioning as domain
 from fleetgate.domain import steps, template
+from fleetgate.domain.policy import Values
 from fleetgate.domain.resources import Resources
 from fleetgate.domain.template_policies import NEITHER
 from fleetgate.errors import (
@@ -31,7 +32,7 @@ from fleetgate.errors import (
     ResourceRegistrationFailureException,
 )
 from fleetgate.operations import certificate_registration
-from fleetgate.operations.authorization import require, role_policies
+from fleetgate.operations.authorization import allow_by, require, role_policies
 from fleetgate.operations.call import Call
 from fleetgate.operations.certificate_registration import Registration
 from fleetgate.operations.certificates import (
@@ -47,8 +48,9 @@ from fleetgate.store.engine import Tx
 New = CertificateFacts | Registration
 """A certificate to be registered: one that was issued, or one that others signed."""
 
-Allow = Callable[[str, str], None]
-"""Asked for the IAM action and resource of each step; raises AccessDeniedException."""
+Allow = Callable[[str, str, Values], None]
+"""Asked for the IAM action and resource of each step, with the condition keys it fills; raises
+AccessDeniedException."""
 
 _MANY = 1000
 _UNUSABLE = (
@@ -119,11 +121,26 @@ def _register(tx: Tx, call: Call, wanted: Resources, new: New | None) -> tuple[s
     certificate = None
     if certificate_id is not None:
         certificate = certificates.find_certificate(tx, certificate_id)
+    allow = require(tx, call)
+    _require_reading(call, wanted, allow)
     made = plan(tx, call, wanted, certificate)
-    carry_out(tx, call, made, lambda action, arn: require(call, action, arn), new)
+    carry_out(tx, call, made, allow, new)
     if certificate is None and certificate_id is not None:
         certificate = certificates.find_certificate(tx, certificate_id)
     return None if certificate is None else certificate.pem, made
+
+
+def _require_reading(call: Call, wanted: Resources, allow: Allow) -> None:
+    """Asks for the right to see what the template names, before anything is told of it.
+
+    Like the rights of the steps these are among those of AWSIoTThingsRegistration. What was
+    issued for a signing request is the caller's own.
+    """
+    if wanted.thing is not None:
+        allow("iot:DescribeThing", call.account.arn(f"thing/{wanted.thing.name}"), {})
+    if wanted.certificate is not None and wanted.certificate.csr is None:
+        arn = certificate_arn(call.account, wanted.certificate.certificate_id or "")
+        allow("iot:DescribeCertificate", arn, {})
 
 
 async def _with_certificate(call: Call, wanted: Resources) -> tuple[Resources, New | None]:
@@ -193,8 +210,10 @@ def allow_by_role(tx: Tx, call: Call, role_arn: str, template_arn: str) -> Allow
     except AccessDeniedException as error:
         raise _denied("cannot be assumed", error.message) from None
 
-    def allow(action: str, arn: str) -> None:
-        decision = found.evaluate(action, arn)
+    decide = allow_by(tx, call, found)
+
+    def allow(action: str, arn: str, keys: Values) -> None:
+        decision = decide(action, arn, keys)
         if not decision.allowed:
             detail = f"role `{role_arn}`, action {action}, resource `{arn}`: {decision.reason}"
             raise _denied(f"is not authorized to perform {action}", detail)
@@ -229,8 +248,9 @@ def carry_out(
 ) -> None:
     """Asks whether all steps are allowed, and takes them; `new` is a certificate to be added."""
     for step in made.steps:
+        keys = steps.condition_keys(step, call.account)
         for action, arn in steps.rights(step, call.account):
-            allow(action, arn)
+            allow(action, arn, keys)
     for step in made.steps:
         _take(tx, call, step, new)
 

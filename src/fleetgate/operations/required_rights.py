@@ -58,6 +58,11 @@ class Rights:
     free: bool = False
     trusts: bool = False
 
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The kinds of its resources."""
+        return frozenset(resource.kind for resource in self.resources)
+
     def also(self, params: Params) -> tuple[str, ...]:
         """Further actions the members ask for."""
         tagged = params.get("tags") or params.get("transitive_tag_keys")
@@ -250,6 +255,7 @@ _IAM = _rows(
         "DetachRolePolicy": (_ROLE, _POLICY_ARN),
         "DetachUserPolicy": (_USER, _POLICY_ARN),
         "GetAccessKeyLastUsed": (_KEY,),
+        "GetAccountPasswordPolicy": _ALL,
         "GetLoginProfile": (_USER,),
         "GetPolicy": (_MANAGED,),
         "GetPolicyVersion": (_MANAGED,),
@@ -258,20 +264,31 @@ _IAM = _rows(
         "GetUser": (_USER,),
         "GetUserPolicy": (_USER,),
         "ListAccessKeys": (_USER,),
+        "ListAccountAliases": _ALL,
         "ListAttachedRolePolicies": (_ROLE,),
         "ListAttachedUserPolicies": (_USER,),
         "ListEntitiesForPolicy": (_MANAGED,),
+        "ListGroups": _ALL,
         "ListGroupsForUser": (_USER,),
+        "ListInstanceProfiles": _ALL,
         "ListInstanceProfilesForRole": (_ROLE,),
+        "ListMFADevices": (_USER,),
+        "ListOpenIDConnectProviders": _ALL,
         "ListPolicies": (Resource("policies", "path_prefix"),),
         "ListPolicyTags": (_MANAGED,),
         "ListPolicyVersions": (_MANAGED,),
         "ListRolePolicies": (_ROLE,),
         "ListRoleTags": (_ROLE,),
         "ListRoles": (Resource("roles", "path_prefix"),),
+        "ListSAMLProviders": _ALL,
+        "ListSSHPublicKeys": (_USER,),
+        "ListServerCertificates": _ALL,
+        "ListServiceSpecificCredentials": (_USER,),
+        "ListSigningCertificates": (_USER,),
         "ListUserPolicies": (_USER,),
         "ListUserTags": (_USER,),
         "ListUsers": (Resource("users", "path_prefix"),),
+        "ListVirtualMFADevices": _ALL,
         "PutRolePolicy": (_ROLE,),
         "PutUserPolicy": (_USER,),
         "SetDefaultPolicyVersion": (_MANAGED,),
@@ -300,6 +317,7 @@ _STS = _rows(
             ("sts:ExternalId", "external_id"),
             ("sts:SourceIdentity", "source_identity"),
         ),
+        "GetAccessKeyInfo": _ALL,
         # "You do not need permissions": STS API Reference
         "GetCallerIdentity": (_FREE,),
         "GetSessionToken": (_FREE,),

@@ -10,6 +10,7 @@ Source: IAM User Guide, "AWS JSON policy elements: Principal" (how IAM turns ARN
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
@@ -29,6 +30,9 @@ trust_document = lru_cache(maxsize=1024)(lambda text: parse(text, TRUST))
 """The parsed form of a trust policy as it is kept, by its text."""
 
 
+_SESSION = re.compile(r"[\w+=,.@-]{1,64}")  # RoleSessionName of the STS model
+
+
 def check(call: Call, text: str) -> None:
     """Raises MalformedPolicyDocument for a text that is no trust policy, or LimitExceeded."""
     limit = call.services.limits.iam_trust_policy_characters
@@ -42,7 +46,9 @@ def bound(tx: Tx, account: Account, text: str) -> str:
 
     Clients (Terraform) wait for a new user or role as long as they read AWS's words.
     """
-    return _renamed(text, lambda name: _id_of(tx, account, name))
+    kept = _renamed(text, lambda name: _id_of(tx, account, name))
+    trust_document(kept)
+    return kept
 
 
 def shown(tx: Tx, account: Account, text: str) -> str:
@@ -81,20 +87,19 @@ def _renamed(text: str, name_of: Callable[[str], str]) -> str:
     statements = root["Statement"] if isinstance(root["Statement"], list) else [root["Statement"]]
     changed = False
     for statement in statements:
-        for element in ("Principal", "NotPrincipal"):
-            principals: Any = statement.get(element)
-            if not isinstance(principals, dict) or "AWS" not in principals:
-                continue
-            given = principals["AWS"]
-            named = [name_of(name) for name in given] if isinstance(given, list) else name_of(given)
-            changed = changed or named != given
-            principals["AWS"] = named
+        principals: Any = statement.get("Principal")
+        if not isinstance(principals, dict) or "AWS" not in principals:
+            continue
+        given = principals["AWS"]
+        named = [name_of(name) for name in given] if isinstance(given, list) else name_of(given)
+        changed = changed or named != given
+        principals["AWS"] = named
     return json_document.minified(root) if changed else text
 
 
 def _id_of(tx: Tx, account: Account, name: str) -> str:
     """What is kept for the name of a principal of kind AWS."""
-    if name[:4] in ("AIDA", "AROA"):
+    if name.startswith("A"):  # an id
         if _arn_of(tx, account, name) == name:
             raise _nobody(name)
         return name
@@ -104,9 +109,10 @@ def _id_of(tx: Tx, account: Account, name: str) -> str:
     if name == account.iam_arn("root") or not name.startswith((iam, sts)):
         return name
     if name.startswith(sts) and kind == "assumed-role":
-        role = iam_roles.find_role(tx, path.partition("/")[0])
-        if role is not None and path == f"{role.role_name}/{last}":
-            return f"{role.role_id}:{last}"
+        role_name, _, session = path.partition("/")
+        role = iam_roles.find_role(tx, role_name)
+        if role is not None and _SESSION.fullmatch(session):
+            return f"{role.role_id}:{session}"
     elif name.startswith(iam) and kind == "role":
         role = iam_roles.find_role(tx, last)
         if role is not None and iam_names.role_arn(account, role) == name:

@@ -148,7 +148,7 @@ LEFT_OUT: Mapping[str, tuple[Group, ...]] = {
             """
             AddUserToGroup AttachGroupPolicy CreateGroup DeleteGroup DeleteGroupPolicy
             DetachGroupPolicy GetGroup GetGroupPolicy ListAttachedGroupPolicies
-            ListGroupPolicies ListGroups PutGroupPolicy RemoveUserFromGroup
+            ListGroupPolicies PutGroupPolicy RemoveUserFromGroup
             UpdateGroup
             """,
         ),
@@ -156,7 +156,7 @@ LEFT_OUT: Mapping[str, tuple[Group, ...]] = {
             "there is no multi-factor authentication",
             """
             CreateVirtualMFADevice DeactivateMFADevice DeleteVirtualMFADevice EnableMFADevice
-            GetMFADevice ListMFADeviceTags ListMFADevices ListVirtualMFADevices
+            GetMFADevice ListMFADeviceTags
             ResyncMFADevice TagMFADevice UntagMFADevice
             """,
         ),
@@ -167,8 +167,8 @@ LEFT_OUT: Mapping[str, tuple[Group, ...]] = {
             DeleteOpenIDConnectProvider DeleteSAMLProvider
             DisableOutboundWebIdentityFederation EnableOutboundWebIdentityFederation
             GetOpenIDConnectProvider GetOutboundWebIdentityFederationInfo GetSAMLProvider
-            ListOpenIDConnectProviderTags ListOpenIDConnectProviders ListSAMLProviderTags
-            ListSAMLProviders RemoveClientIDFromOpenIDConnectProvider TagOpenIDConnectProvider
+            ListOpenIDConnectProviderTags ListSAMLProviderTags
+            RemoveClientIDFromOpenIDConnectProvider TagOpenIDConnectProvider
             TagSAMLProvider UntagOpenIDConnectProvider UntagSAMLProvider
             UpdateOpenIDConnectProviderThumbprint UpdateSAMLProvider
             """,
@@ -177,7 +177,7 @@ LEFT_OUT: Mapping[str, tuple[Group, ...]] = {
             "there are no EC2 instances to have a profile",
             """
             AddRoleToInstanceProfile CreateInstanceProfile DeleteInstanceProfile
-            GetInstanceProfile ListInstanceProfileTags ListInstanceProfiles
+            GetInstanceProfile ListInstanceProfileTags
             RemoveRoleFromInstanceProfile TagInstanceProfile
             UntagInstanceProfile
             """,
@@ -187,8 +187,8 @@ LEFT_OUT: Mapping[str, tuple[Group, ...]] = {
             """
             CreateServiceSpecificCredential DeleteSSHPublicKey DeleteServerCertificate
             DeleteServiceSpecificCredential DeleteSigningCertificate GetSSHPublicKey
-            GetServerCertificate ListSSHPublicKeys ListServerCertificateTags
-            ListServerCertificates ListServiceSpecificCredentials ListSigningCertificates
+            GetServerCertificate ListServerCertificateTags
+
             ResetServiceSpecificCredential TagServerCertificate UntagServerCertificate
             UpdateSSHPublicKey UpdateServerCertificate UpdateServiceSpecificCredential
             UpdateSigningCertificate UploadSSHPublicKey UploadServerCertificate
@@ -240,7 +240,7 @@ LEFT_OUT: Mapping[str, tuple[Group, ...]] = {
             "the account has no such settings",
             """
             CreateAccountAlias DeleteAccountAlias DeleteAccountPasswordPolicy
-            GetAccountPasswordPolicy GetAccountProperties ListAccountAliases
+            GetAccountProperties
             PutAccountProperties SetSecurityTokenServicePreferences
             UpdateAccountPasswordPolicy
             """,
@@ -256,7 +256,6 @@ LEFT_OUT: Mapping[str, tuple[Group, ...]] = {
         ),
         _group("there is one account, no organization", "AssumeRoot"),
         _group("denials say what was denied in plain text", "DecodeAuthorizationMessage"),
-        _group("access keys of other accounts are not known", "GetAccessKeyInfo"),
     ),
 }
 """Per service, the groups of operations that are not served."""

@@ -5,22 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fleetgate.domain import policy
 from fleetgate.errors import (
     AccessDeniedException,
+    InvalidParameterValue,
     MalformedPolicyDocument,
     PackedPolicyTooLarge,
     ValidationError,
 )
-from fleetgate.operations import authorization, credentials, iam_names, iam_policies
+from fleetgate.operations import (
+    authorization,
+    condition_keys,
+    credentials,
+    iam_names,
+    iam_policies,
+    role_trust,
+)
 from fleetgate.operations.call import Call
 from fleetgate.operations.credentials import Session
 from fleetgate.operations.session_tokens import MAX_CHARACTERS
 from fleetgate.store import iam_policies as store
-from fleetgate.store import iam_roles
+from fleetgate.store import iam_roles, iam_users
 from fleetgate.store.engine import Tx
 from fleetgate.store.managed_policies import ManagedPolicy
-from fleetgate.wire import timestamps
 
 HOUR = 3600
 USER_SESSION = 12 * HOUR
@@ -44,6 +50,16 @@ async def get_caller_identity(call: Call) -> dict[str, Any]:
     }
 
 
+async def get_access_key_info(call: Call, access_key_id: str) -> dict[str, Any]:
+    """GetAccessKeyInfo: the account of an access key; those of other accounts are not known."""
+    own = call.caller is not None and call.caller.access_key_id == access_key_id
+    if not own and await call.read(iam_users.find_access_key, access_key_id) is None:
+        raise ValidationError(
+            f"the access key `{access_key_id}` is not one of account {call.account.id}"
+        )
+    return {"Account": call.account.id}
+
+
 async def get_session_token(call: Call, duration_seconds: int | None = None) -> dict[str, Any]:
     """GetSessionToken: the caller's own rights, for a while."""
     caller = call.caller
@@ -61,6 +77,24 @@ async def get_session_token(call: Call, duration_seconds: int | None = None) -> 
     return {"Credentials": _described(session)}
 
 
+def check_assume_role(
+    *, role_arn: str, tags: Tags = (), transitive_tag_keys: Sequence[str] = (), **_: Any
+) -> None:
+    """What AssumeRole tells of its members before anybody is asked whether they may.
+
+    Raises ValidationError for what is no ARN and InvalidParameterValue for tags that are at odds
+    (both recorded from AWS).
+    """
+    parts = role_arn.split(":", 5)
+    if len(parts) < 6 or parts[0] != "arn" or not (parts[1] and parts[2] and parts[5]):
+        raise ValidationError(f"{role_arn} is invalid")
+    given = {key.lower() for key in iam_names.read_tags(tags, InvalidParameterValue)}
+    if not given.issuperset(key.lower() for key in transitive_tag_keys):
+        raise InvalidParameterValue(
+            "The specified transitive tag key must be included in the requested tags."
+        )
+
+
 async def assume_role(
     call: Call,
     role_arn: str,
@@ -76,8 +110,14 @@ async def assume_role(
     Whether the caller's own policies allow it has been asked before (operations/authorization.py).
     """
     role, policies = await call.read(_assumed, call, role_arn, policy_arns)
-    session_tags = iam_names.read_tags(tags, ValidationError)
-    _require_trust(call, role_arn, role, role_session_name, external_id, session_tags)
+    session_tags = iam_names.read_tags(tags, InvalidParameterValue)
+    asked = {
+        "role_session_name": role_session_name,
+        "external_id": external_id,
+        "tags": tags,
+    }
+    of_role = await call.read(condition_keys.of_resource, role_arn)
+    _require_trust(call, role_arn, role, asked, of_role)
     duration = duration_seconds or HOUR
     if duration > role.max_session_seconds:
         raise ValidationError(
@@ -100,14 +140,13 @@ async def assume_role(
         tags=session_tags,
         duration=duration,
     )
-    account = call.account
-    session_arn = f"assumed-role/{role.role_name}/{role_session_name}"
+    session_name = f"assumed-role/{role.role_name}/{role_session_name}"
     packed = -(-100 * len(session.session_token) // MAX_CHARACTERS)
     return {
         "Credentials": _described(session),
         "AssumedRoleUser": {
             "AssumedRoleId": f"{role.role_id}:{role_session_name}",
-            "Arn": f"arn:{account.partition}:sts::{account.id}:{session_arn}",
+            "Arn": iam_names.session_arn(call.account, session_name),
         },
         "PackedPolicySize": packed if policies or session_tags else None,
     }
@@ -142,30 +181,20 @@ def _require_trust(
     call: Call,
     role_arn: str,
     role: iam_roles.Role,
-    session_name: str,
-    external_id: str | None,
-    session_tags: Mapping[str, str],
+    asked: Mapping[str, Any],
+    of_role: condition_keys.Values,
 ) -> None:
-    """Raises AccessDeniedException when the role's trust policy does not let the caller in."""
+    """Raises AccessDeniedException when the role's trust policy does not let the caller in.
+
+    `asked` are the members of the request that its conditions may look at, `of_role` the
+    condition keys that the role fills.
+    """
     caller = call.caller
     if caller is None or caller.is_root:
         raise AccessDeniedException("Roles may not be assumed by root accounts.")
-    values: dict[str, tuple[str, ...]] = {
-        **caller.values,
-        **call.conditions,
-        "aws:CurrentTime": (timestamps.to_iso8601(call.now),),
-        "aws:EpochTime": (str(int(call.now)),),
-        "sts:RoleSessionName": (session_name,),
-        **{f"aws:RequestTag/{key}": (value,) for key, value in session_tags.items()},
-    }
-    if external_id is not None:
-        values["sts:ExternalId"] = (external_id,)
-    if session_tags:
-        values["aws:TagKeys"] = tuple(session_tags)
-    document = authorization.trust_document(role.trust_policy)
-    principal = policy.Principal("AWS", caller.arn, (caller.principal_arn,))
-    for action in ("sts:AssumeRole", *(("sts:TagSession",) if session_tags else ())):
-        if not policy.evaluate_trust(document, principal, action, values).allowed:
+    values = {**authorization.request_values(call, "sts", "AssumeRole", asked), **of_role}
+    for action in ("sts:AssumeRole", *(("sts:TagSession",) if asked["tags"] else ())):
+        if not role_trust.lets_in(role.trust_policy, caller, call.account, action, values):
             raise _refused(call, role_arn, action)
 
 

@@ -10,11 +10,12 @@ Smithy specification, "Constraint traits" (lengths of strings count Unicode scal
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from fleetgate.errors import InvalidRequestException, ServiceError
 from fleetgate.wire import patterns
-from fleetgate.wire.model import Shape
+from fleetgate.wire.model import Member, Shape
 
 MAXIMUM_VIOLATIONS = 10
 """How many violations one message names; the check stops there."""
@@ -26,10 +27,36 @@ time quadratic in the length, so no value of any length a caller likes is put to
 _SHOWN = 80
 
 
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How a service tells of a broken constraint.
+
+    `lower` says that the names of members begin with a small letter, whatever the model's do, and
+    that an element which must not be null is told with the rules of elements; `values` that the
+    value is told.
+    """
+
+    lower: bool
+    values: bool
+
+    def name(self, member: Member) -> str:
+        """What a member is called."""
+        return member.name[:1].lower() + member.name[1:] if self.lower else member.name
+
+
+PLAIN = Style(lower=False, values=True)
+"""AWS IoT."""
+
+STS = Style(lower=True, values=True)
+IAM = Style(lower=True, values=False)
+"""As recorded from AWS."""
+
+
 def validate(
     shape: Shape,
     params: Mapping[str, Any],
     refusal: type[ServiceError] = InvalidRequestException,
+    style: Style = PLAIN,
 ) -> None:
     """Check the parameters of an operation against its input `shape`.
 
@@ -38,54 +65,60 @@ def validate(
 
     Raises `refusal`, whose message names every violation (at most :data:`MAXIMUM_VIOLATIONS`).
     """
-    found = violations(shape, params)
+    found = violations(shape, params, style)
     if found:
         plural = "" if len(found) == 1 else "s"
         raise refusal(f"{len(found)} validation error{plural} detected: {'; '.join(found)}")
 
 
-def violations(shape: Shape, params: Mapping[str, Any]) -> tuple[str, ...]:
+def violations(shape: Shape, params: Mapping[str, Any], style: Style = PLAIN) -> tuple[str, ...]:
     """The sentences :func:`validate` puts into its message; empty when all is well."""
     found: list[str] = []
     for member in shape.members.values():
         value = params.get(member.python_name)
-        for violation in _member_violations(member.shape, value, member.name, member.required):
+        path, required = style.name(member), member.required
+        for violation in _member_violations(member.shape, value, path, required, style):
             found.append(violation)
             if len(found) == MAXIMUM_VIOLATIONS:
                 return tuple(found)
     return tuple(found)
 
 
-def _member_violations(shape: Shape, value: Any, path: str, required: bool) -> Iterator[str]:
+def _member_violations(
+    shape: Shape, value: Any, path: str, required: bool, style: Style
+) -> Iterator[str]:
     if value is None:
         if required:
-            yield f"Value null at '{path}' failed to satisfy constraint: Member must not be null"
+            null = " null" if style.values else ""
+            yield f"Value{null} at '{path}' failed to satisfy constraint: {_NOT_NULL}"
         return
     rule = _broken_rule(shape, value)
     if rule:
-        yield _violation(shape, value, path, rule)
+        yield _violation(shape, value, path, rule, style)
     if not _is_of_type(shape, value):
         return
     if shape.type == "structure":
         for member in shape.members.values():
+            at = f"{path}.{style.name(member)}"
             yield from _member_violations(
-                member.shape, value.get(member.name), f"{path}.{member.name}", member.required
+                member.shape, value.get(member.name), at, member.required, style
             )
     elif shape.type == "list":
-        yield from _entry_violations(shape, value, path)
+        yield from _entry_violations(shape, value, path, style)
     elif shape.type == "map":
-        yield from _key_violations(shape, value, path)
-        yield from _entry_violations(shape, value, path)
+        yield from _key_violations(shape, value, path, style)
+        yield from _entry_violations(shape, value, path, style)
 
 
-def _key_violations(shape: Shape, value: Any, path: str) -> Iterator[str]:
+def _key_violations(shape: Shape, value: Any, path: str, style: Style) -> Iterator[str]:
     key = shape.key
     if key is not None and any(_broken_rule(key, entry) for entry in value):
         rules = ", ".join(_rules(key))
-        yield _violation(shape, value, path, f"Map keys must satisfy constraint: [{rules}]")
+        rule = f"Map keys must satisfy constraint: [{rules}]"
+        yield _violation(shape, value, path, rule, style)
 
 
-def _entry_violations(shape: Shape, value: Any, path: str) -> Iterator[str]:
+def _entry_violations(shape: Shape, value: Any, path: str, style: Style) -> Iterator[str]:
     """Of the elements of a list or the values of a map: structures one by one, with the path
     into them, simple ones together."""
     element = shape.element
@@ -96,11 +129,11 @@ def _entry_violations(shape: Shape, value: Any, path: str) -> Iterator[str]:
         entries = enumerate(value, 1) if listed else value.items()
         for name, entry in entries:
             at = f"{path}.{name}.member" if listed else f"{path}.{_cut(str(name))}.value"
-            yield from _member_violations(element, entry, at, required=True)
+            yield from _member_violations(element, entry, at, True, style)
     elif any(_broken_rule(element, entry) for entry in (value if listed else value.values())):
-        rules = ", ".join(_rules(element))
-        what = "Member" if listed else "Map value"
-        yield _violation(shape, value, path, f"{what} must satisfy constraint: [{rules}]")
+        rules = ", ".join((*_rules(element), *((_NOT_NULL,) if style.lower else ())))
+        rule = f"{'Member' if listed else 'Map value'} must satisfy constraint: [{rules}]"
+        yield _violation(shape, value, path, rule, style)
 
 
 def _broken_rule(shape: Shape, value: Any) -> str | None:
@@ -137,6 +170,7 @@ def _rules(shape: Shape) -> Iterator[str]:
         yield _pattern_rule(shape)
 
 
+_NOT_NULL = "Member must not be null"
 _NUMBERS = frozenset({"integer", "long", "float", "double"})
 _PYTHON_TYPES: Mapping[str, type | tuple[type, ...]] = {
     "structure": Mapping,
@@ -172,8 +206,9 @@ def _enum_rule(shape: Shape) -> str:
     return f"Member must satisfy enum value set: [{', '.join(shape.enum)}]"
 
 
-def _violation(shape: Shape, value: Any, path: str, rule: str) -> str:
-    shown = "" if _is_sensitive(shape) else f" '{_cut(_shown(value))}'"
+def _violation(shape: Shape, value: Any, path: str, rule: str, style: Style) -> str:
+    told = style.values and not _is_sensitive(shape)
+    shown = f" '{_cut(_shown(value))}'" if told else ""
     return f"Value{shown} at '{path}' failed to satisfy constraint: {rule}"
 
 

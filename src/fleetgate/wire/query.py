@@ -127,8 +127,10 @@ def encode_response(
     return 200, _headers(request_id), body.encode(errors="replace")
 
 
-def encode_error(error: ServiceError, request_id: str) -> tuple[int, dict[str, str], bytes]:
-    """The status, headers and body that tell a caller of an error.
+def encode_error(
+    error: ServiceError, request_id: str, xml_namespace: str
+) -> tuple[int, dict[str, str], bytes]:
+    """The status, headers and body that tell a caller of an error; the namespace is the service's.
 
     Errors of the front door have the codes they have in this protocol, ``AccessDenied`` for
     ``AccessDeniedException``. What the caller sent and was not UTF-8 (``surrogateescape``)
@@ -137,7 +139,8 @@ def encode_error(error: ServiceError, request_id: str) -> tuple[int, dict[str, s
     side = "Sender" if error.status < 500 or error.status == 501 else "Receiver"
     code = _CODES.get(error.code(), error.code())
     body = (
-        f"<ErrorResponse><Error><Type>{side}</Type><Code>{code}</Code>"
+        f'<ErrorResponse xmlns="{xml.text(xml_namespace)}">'
+        f"<Error><Type>{side}</Type><Code>{code}</Code>"
         f"<Message>{xml.text(error.message)}</Message></Error>"
         f"<RequestId>{xml.text(request_id)}</RequestId></ErrorResponse>"
     )
