@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,19 +25,10 @@ from tests.postgresql import Cluster
 _numbers = itertools.count(1)
 
 
-ON_BOTH_DATABASES = re.compile(
-    r"test_(boto3_\w+|authorization|csr_certificate|register_thing|provisioning_role"
-    r"|temporary_claim|replies)"
-)
-"""The modules whose tests run on a server with SQLite and on one with PostgreSQL: those about what
-is stored. The others are about the doors, which do not know what the store is."""
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What uses the shared server runs on one with SQLite and on one with PostgreSQL."""
     if "server" in metafunc.fixturenames:
-        both = ON_BOTH_DATABASES.fullmatch(metafunc.module.__name__.rpartition(".")[2])
-        databases = ["sqlite", "postgresql"] if both else ["sqlite"]
-        metafunc.parametrize("server", databases, indirect=True, scope="session")
+        metafunc.parametrize("server", ["sqlite", "postgresql"], indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")
