@@ -312,7 +312,7 @@ def test_a_listing_goes_on_where_it_was_whatever_is_written_meanwhile(registry: 
     assert names(rest) == ["t00", "t1", "t3", "t4", "t9"]
 
 
-def test_a_new_thing_leaves_compiled_policies_alone_and_a_changed_one_does_not(
+def test_only_a_change_of_an_attached_thing_makes_compiled_policies_stale(
     registry: Registry,
 ) -> None:
     epoch = registry.services.policy_epoch
@@ -320,4 +320,11 @@ def test_a_new_thing_leaves_compiled_policies_alone_and_a_changed_one_does_not(
     registry.call("DescribeThing", thing_name="a")
     assert registry.services.policy_epoch == epoch
     registry.call("UpdateThing", thing_name="a", attribute_payload=attributes(x="1"))
+    registry.call("DeleteThing", thing_name="a")
+    assert registry.services.policy_epoch == epoch
+    registry.call("CreateThing", thing_name="b")
+    principal = registry.certificate()["certificateArn"]
+    registry.call("AttachThingPrincipal", thing_name="b", principal=principal)
+    epoch = registry.services.policy_epoch
+    registry.call("UpdateThing", thing_name="b", attribute_payload=attributes(x="1"))
     assert registry.services.policy_epoch > epoch

@@ -12,6 +12,7 @@ bounds them. This server is reached directly, so that `_HttpConnection` adds:
   not read;
 * a number of connections: where there would be more, the one that has been without a request
   for longest makes room, so that nobody can keep others out by doing nothing;
+* head and body of an answer leave in one piece: the system is asked once;
 * one request at a time. Requests sent in advance are thrown away, and the answer says that the
   connection closes: the client repeats them (RFC 9112 section 9.3.2).
 
@@ -37,6 +38,8 @@ from typing import Any, cast
 import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from fleetgate.gateway.joined_writes import JoinedWrites
 
 log = logging.getLogger("fleetgate.http")
 
@@ -163,7 +166,7 @@ class _HttpConnection(HttpToolsProtocol):
             self.turned_away.add(self.loop.time(), address, self.limits.max_connections)
             transport.abort()
             return
-        super().connection_made(transport)
+        super().connection_made(JoinedWrites(transport, self.loop))  # type: ignore[arg-type]
         self.turn = next(_turns)
         self._await(self.limits.head_timeout, self._head_late)
 

@@ -103,7 +103,7 @@ async def update_thing(
             f"(thingTypeName={thing_type_name})"
         )
 
-    def change(tx: Tx) -> None:
+    def change(tx: Tx) -> bool:
         thing = require_thing(tx, thing_name)
         check_version("thing", thing_name, thing.version, expected_version)
         type_name = thing.thing_type_name
@@ -129,9 +129,11 @@ async def update_thing(
                 version=thing.version + 1,
             ),
         )
+        return bool(things.list_thing_principals(tx, thing_name, "", 1))
 
-    await call.write(change)
-    call.policies_changed()
+    attached = await call.write(change)
+    if attached:  # nobody's policies know a thing that no principal is attached to
+        call.policies_changed()
     return {}
 
 
@@ -152,7 +154,6 @@ async def delete_thing(
         things.remove_thing(tx, thing_name)
 
     await call.write(change)
-    call.policies_changed()
     return {}
 
 
