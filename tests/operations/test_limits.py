@@ -187,12 +187,33 @@ def test_every_change_of_policies_makes_compiled_ones_stale(registry: Registry) 
         ("DetachThingPrincipal", {"thing_name": "a", "principal": arn}),
         ("DetachPolicy", {"policy_name": "p", "target": arn}),
         ("DeleteThingGroup", {"thing_group_name": "g"}),
-        ("DeleteThing", {"thing_name": "a"}),
     ]
     for operation, params in changes:
         before = registry.services.policy_epoch
         registry.call(operation, **params)
         assert registry.services.policy_epoch > before, operation
+
+
+def test_things_nobody_is_attached_to_leave_compiled_policies_alone(registry: Registry) -> None:
+    """A factory that makes things must not make every connection compile its policies again."""
+    changes: list[tuple[str, dict[str, Any]]] = [
+        ("CreateThing", {"thing_name": "a"}),
+        ("UpdateThing", {"thing_name": "a", "attribute_payload": {"attributes": {"k": "v"}}}),
+        ("DeleteThing", {"thing_name": "a"}),
+    ]
+    before = registry.services.policy_epoch
+    for operation, params in changes:
+        registry.call(operation, **params)
+        assert registry.services.policy_epoch == before, operation
+
+
+def test_a_change_of_an_attached_thing_makes_compiled_policies_stale(registry: Registry) -> None:
+    arn = registry.certificate()["certificateArn"]
+    registry.call("CreateThing", thing_name="a")
+    registry.call("AttachThingPrincipal", thing_name="a", principal=arn)
+    before = registry.services.policy_epoch
+    registry.call("UpdateThing", thing_name="a", attribute_payload={"attributes": {"k": "v"}})
+    assert registry.services.policy_epoch > before
 
 
 @pytest.mark.parametrize("new_status", ["INACTIVE", "REVOKED"])
