@@ -24,7 +24,7 @@ from fleetgate.domain.document import minified, quoted, read
         ('"\\ud800"', "surrogate"),
         ('{"\\ud800": 1}', "surrogate"),
         ('"\ud800"', "surrogate"),
-        ("1" * 5000, "digits"),
+        ("1" * 5000, "a number has 5000 digits; the limit is 4000"),
     ],
 )
 def test_what_rfc_8259_leaves_open_is_refused(text: str, message: str) -> None:

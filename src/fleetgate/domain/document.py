@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import Any, Final
+
+MAX_DIGITS: Final = 4_000
+"""Digits of a whole number. Python itself refuses more than 4300."""
 
 _BRACKETS = re.compile(r'\\.|["\[\]{}]', re.DOTALL)
 
@@ -19,7 +22,12 @@ def read(text: str, *, max_depth: int) -> Any:
         raise ValueError(f"it is nested more than {max_depth} deep")
     try:
         text.encode()
-        value = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
+        value = json.loads(
+            text,
+            object_pairs_hook=_object,
+            parse_constant=_refuse_constant,
+            parse_int=_integer,
+        )
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
@@ -66,6 +74,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
                 raise ValueError(f"{quoted(name)} occurs twice in one object")
             seen.add(name)
     return value
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(f"a number has {len(digits)} digits; the limit is {MAX_DIGITS}")
+    return int(digits)
 
 
 def _refuse_constant(name: str) -> None:
