@@ -106,6 +106,7 @@ async def serve(settings: Settings, ready: Callable[[Endpoints, Path], None]) ->
         provisioning_door = Reserved(services, load_provisioning_model())
         gateway = _gateway(path, services, provisioning_door)
         services.certificate_changed = gateway.disconnect_certificate
+        services.publish = gateway.publish
         stack.push_async_callback(gateway.close, GRACE)
         mqtt_sockets = _bind("MQTT", settings.mqtt)
         mqtt_port = mqtt_sockets[0].getsockname()[1]

@@ -18,6 +18,8 @@ class Kind(StrEnum):
 
     FLEET = "FLEET_PROVISIONING"
     """For devices that have been given a certificate and prove it with a token."""
+    JITP = "JITP"
+    """For devices that bring a certificate of a registered authority (just-in-time)."""
     INLINE = "INLINE"
     """The body in a RegisterThing call over HTTP, under the rights of the caller."""
 

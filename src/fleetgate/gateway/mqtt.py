@@ -141,6 +141,11 @@ class Gateway:
         for connection in list(self._shared.by_certificate.get(certificate_id, ())):
             connection.fail(Reason.NOT_AUTHORIZED, cause, with_will=False)
 
+    def publish(self, topic: str, payload: bytes) -> None:
+        """Bring a message of the service itself to all who subscribe to `topic`, at QoS 1."""
+        now = self._services.clock()
+        self._router.publish(topic, payload, 1, {}, publisher="", now=now)
+
     def disconnect_all(self, cause: str = "the registry was emptied") -> None:
         """Close every connection and forget every session."""
         for connection in self._connections():

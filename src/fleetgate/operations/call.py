@@ -34,7 +34,10 @@ class Services:
     `now` returns seconds since the epoch, `random_bytes(n)` n unpredictable bytes.
     `limits` are the quotas of the account. `certificate_changed(certificate_id)` is called after
     a certificate lost its right to be connected. `policy_epoch` grows whenever any policy or
-    attachment changed: what was compiled from policies at an older epoch is stale. `iam_epoch` is
+    attachment changed: what was compiled from policies at an older epoch is stale.
+    `publish(topic, payload)` hands a message of the service itself (``$aws/events/...``) to the
+    broker; it never waits and never fails. `enabled_events` are the types of registry events that
+    are switched on (UpdateEventConfigurations). `iam_epoch` is
     the same for IAM users, roles, access keys and policies; `role_rights` keeps what the policies
     of roles were compiled to (operations/authorization.py).
     """
@@ -52,6 +55,8 @@ class Services:
     limits: Limits = DEFAULT_LIMITS
     ownership_token_seconds: float = 3600.0
     certificate_changed: Callable[[str], None] = lambda _: None
+    publish: Callable[[str, bytes], None] = lambda _topic, _payload: None
+    enabled_events: frozenset[str] = frozenset()
     policy_epoch: int = 0
     _spare: list[bytes] = field(default_factory=list, init=False, repr=False)
     iam_epoch: int = 0

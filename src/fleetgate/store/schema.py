@@ -311,9 +311,21 @@ _CONFIGURATION: tuple[str, ...] = (
 )
 """Events, logging, role aliases, domain configurations."""
 
+_TEMPLATES: tuple[str, ...] = (
+    "ALTER TABLE template ADD COLUMN type TEXT NOT NULL DEFAULT 'FLEET_PROVISIONING'",
+)
+"""Types of templates."""
+
+_JUST_IN_TIME: tuple[str, ...] = ()
+"""Certificates that register themselves."""
+
+_BULK: tuple[str, ...] = ()
+"""Bulk registration."""
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _FIRST_LIGHT,
     (*_REGISTRY, *_CERTIFICATES, *_IAM, *_CONFIGURATION),
+    (*_TEMPLATES, *_JUST_IN_TIME, *_BULK),
 )
 
 REGISTRY_TABLES = (
