@@ -21,6 +21,7 @@ MEASUREMENTS = {
     "http": "CreateThing over HTTP beside bare durable inserts",
     "control": "CreateThing and DescribeThing beside moto_server",
     "registry": "RegisterThing with many things beside few",
+    "bulk": "bulk registration beside RegisterThing over HTTP",
     "idle": "memory per idle connection beside mosquitto",
     "start": "time from start to ready",
 }
@@ -82,6 +83,7 @@ def _options() -> argparse.Namespace:
     add = parser.add_argument
     add("--onboardings", type=int, default=100, help="CSR onboardings in a turn (%(default)s)")
     add("--things", type=int, default=200_000, help="things in the full registry (%(default)s)")
+    add("--lines", type=int, default=100_000, help="lines of a bulk registration (%(default)s)")
     add("--connections", type=int, default=500, help="idle connections (%(default)s)")
     add("--seconds", type=float, default=6.0, help="of a turn of key generation (%(default)s)")
     options = parser.parse_args()

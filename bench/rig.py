@@ -105,19 +105,19 @@ class Fleetgate(Process):
 
 
 @contextlib.contextmanager
-def fleetgate(data: Path, cores: set[int]) -> Iterator[Fleetgate]:
+def fleetgate(data: Path, cores: set[int], *options: str) -> Iterator[Fleetgate]:
     """A Fleetgate server on the directory `data`: ready and at rest; stopped at the end."""
-    with serving(data, cores) as server:
+    with serving(data, cores, *options) as server:
         server.settle()
         yield server
 
 
 @contextlib.contextmanager
-def serving(data: Path, cores: set[int]) -> Iterator[Fleetgate]:
+def serving(data: Path, cores: set[int], *options: str) -> Iterator[Fleetgate]:
     """A Fleetgate server that has just become ready."""
     executable = Path(sys.executable).with_name("fleetgate")
     addresses = ["--http", "127.0.0.1:0", "--mqtt", "127.0.0.1:0"]
-    command = [str(executable), "serve", "--data", str(data), *addresses]
+    command = [str(executable), "serve", "--data", str(data), *addresses, *options]
     with started(command, cores, data.with_suffix(".log")) as popen:
         endpoints = _ready(popen, data)
         yield Fleetgate(popen, endpoints.mqtt_port, data, endpoints)

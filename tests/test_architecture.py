@@ -21,7 +21,7 @@ SOURCE = ROOT / "src"
 FOUNDATION = {"errors", "names"}
 PURE = {"domain", "pki", "mqtt", "wire"}
 DOORS = {"broker", "gateway", "console"}
-WIRING = {"files", "settings", "data_directory", "server"}
+WIRING = {"files", "settings", "data_directory", "buckets", "reports", "server"}
 SERVER_SIDE = FOUNDATION | PURE | {"store", "operations"} | DOORS | WIRING
 
 # what each layer may import beside itself; a layer that is not here does not exist
@@ -36,12 +36,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "console": FOUNDATION | PURE | {"store", "operations"},
     "files": set(),
     "settings": FOUNDATION | {"domain"},
+    "buckets": FOUNDATION,
+    "reports": FOUNDATION | {"files"},
     "data_directory": FOUNDATION | PURE | {"files", "settings"},
     "server": SERVER_SIDE,
     "device": FOUNDATION | {"mqtt"},
     "demo": SERVER_SIDE | {"device"},
     "pytest_plugin": SERVER_SIDE | {"device"},
-    "cli": SERVER_SIDE | {"device", "demo"},
+    "template_commands": SERVER_SIDE,
+    "cli": SERVER_SIDE | {"device", "demo", "template_commands"},
     "__main__": {"cli"},
 }
 
@@ -72,12 +75,13 @@ IMPURE_MODULES = {
     "uuid",
 }
 IMPURE_CALLS = {"now", "utcnow", "today", "random_serial_number", "generate_private_key"}
+CLIENTS = {"demo", "buckets", "template_commands"}
 # module -> the only layers that may import it, and why
 RESERVED_MODULES = {
     "psycopg": ({"store"}, "only the store knows which database there is"),
     "sqlalchemy": (set[str](), "it costs half of the start-up time"),
-    "boto3": ({"demo"}, "it is a client, slow to import"),
-    "botocore": ({"demo"}, "it is a client, slow to import; wire.model reads its files"),
+    "boto3": (CLIENTS, "it is a client, slow to import"),
+    "botocore": (CLIENTS, "it is a client, slow to import; wire.model reads its files"),
 }
 
 # --- names and sizes ------------------------------------------------------------------------------

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from fleetgate.cli import _endpoint, _parameters
+from fleetgate.cli import _endpoint
 from fleetgate.errors import Error
+from fleetgate.template_commands import parameters_of
 
 
 @pytest.mark.parametrize(
@@ -49,10 +50,10 @@ def test_a_port_out_of_range_is_refused_with_the_range(port: str) -> None:
 
 
 def test_parameters_are_text_to_text() -> None:
-    assert _parameters('{"SerialNumber": "0042"}') == {"SerialNumber": "0042"}
+    assert parameters_of('{"SerialNumber": "0042"}') == {"SerialNumber": "0042"}
     for text in ("[]", "7", '{"a": 1}', '{"a": {}}'):
         with pytest.raises(Error, match="has to be a JSON object of text to text"):
-            _parameters(text)
+            parameters_of(text)
     for text in ("", "{", "a=1", "[" * 100_000):
         with pytest.raises(Error, match="--parameters is not JSON"):
-            _parameters(text)
+            parameters_of(text)

@@ -100,15 +100,17 @@ def commands_shown(text: str) -> Iterator[tuple[str, set[str]]]:
         if re.search(r"\binstall\b", line):
             continue
         for command, rest in re.findall(r"(?<![\w.-])fleetgate +([a-z][\w-]*)([^|;&)>]*)", line):
-            yield command, set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", rest))
+            yield f"{command} {rest}".strip(), set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", rest))
 
 
 def unknown_commands(text: str, commands: Mapping[str, set[str]]) -> list[str]:
     """Commands and options a page shows although they do not exist."""
     unknown = []
-    for command, options in commands_shown(text):
-        if command not in commands:
-            unknown.append(f"fleetgate {command}")
+    for shown, options in commands_shown(text):
+        words = shown.split()
+        command = next((each for each in (" ".join(words[:2]), words[0]) if each in commands), "")
+        if not command:
+            unknown.append(f"fleetgate {words[0]}")
         else:
             strange = options - commands[command] - BUILT_IN_OPTIONS
             unknown += [f"fleetgate {command} {option}" for option in sorted(strange)]
@@ -163,9 +165,14 @@ def unparsable_blocks(text: str) -> list[str]:
 
 
 def cli_commands() -> dict[str, set[str]]:
-    """Command -> its long options, of the command line as it is."""
+    """Command -> its long options, of the command line as it is; ``group command`` for some."""
     group = typer.main.get_command(app)
     assert isinstance(group, typer.core.TyperGroup)
+    commands = dict(group.commands)
+    for name, inner in group.commands.items():
+        if isinstance(inner, typer.core.TyperGroup):
+            del commands[name]
+            commands |= {f"{name} {each}": command for each, command in inner.commands.items()}
     return {
         name: {
             option
@@ -173,7 +180,7 @@ def cli_commands() -> dict[str, set[str]]:
             for option in (*parameter.opts, *parameter.secondary_opts)
             if option.startswith("--")
         }
-        for name, command in group.commands.items()
+        for name, command in commands.items()
         if not command.hidden
     }
 
@@ -253,7 +260,7 @@ def test_the_coverage_page_lists_every_operation_once(service: str) -> None:
 
 # --- the rules themselves -------------------------------------------------------------------------
 
-SAMPLE_COMMANDS = {"serve": {"--data", "--http"}, "env": {"--data"}}
+SAMPLE_COMMANDS = {"serve": {"--data", "--http"}, "env": {"--data"}, "box open": {"--lid"}}
 
 
 def test_a_broken_link_is_found(tmp_path: Path) -> None:
@@ -272,6 +279,8 @@ def test_a_broken_link_is_found(tmp_path: Path) -> None:
     ("text", "expected"),
     [
         ("`fleetgate start`", ["fleetgate start"]),
+        ("`fleetgate box open F --lid` `fleetgate box shut`", ["fleetgate box"]),
+        ("`fleetgate box open --key`", ["fleetgate box open --key"]),
         ("`fleetgate env --http X`", ["fleetgate env --http"]),
         ("`--nonsense`", ["--nonsense"]),
         (
@@ -293,6 +302,8 @@ def test_an_undocumented_command_or_option_is_found() -> None:
     assert undocumented("`fleetgate serve --data D`, `fleetgate envy`", SAMPLE_COMMANDS) == [
         "fleetgate serve --http",
         "fleetgate env",
+        "fleetgate box open",
+        "fleetgate box open --lid",
     ]
 
 

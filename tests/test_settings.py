@@ -72,6 +72,11 @@ def test_addresses_are_host_and_port(text: str, value: tuple[str, int], tmp_path
             "limits: NAME=N is expected, not `policy_versions`",
         ),
         ({"FLEETGATE_LIMITS": "wishes=3"}, "`wishes` is no limit; known are"),
+        ({"FLEETGATE_BUCKETS": "factory"}, "NAME=DIR is expected, not `factory`"),
+        ({"FLEETGATE_BUCKETS": "a b=/x"}, "`a b` is no name of a bucket"),
+        ({"FLEETGATE_BUCKETS": "factory="}, "a directory is expected"),
+        ({"FLEETGATE_S3_ENDPOINT_URL": "s3.example"}, "http://HOST:PORT or https://HOST"),
+        ({"FLEETGATE_S3_ENDPOINT_URL": "http://u:p@s3.example"}, "without credentials"),
         ({"FLEETGATE_DATABASE": "fleet.db"}, "database: postgresql://USER:PASSWORD@HOST"),
         ({"FLEETGATE_DATABASE_CONNECTIONS": "1"}, "a whole number from 2 to 100"),
         ({"FLEETGATE_DATABASE_CONNECTIONS": "8.5"}, "a whole number from 2 to 100"),
@@ -96,6 +101,8 @@ def test_a_value_that_cannot_be_is_named(
         ("host_names = [5]", "neither a DNS name"),
         ('data = ["x"]', "a directory is expected"),
         ("limits = 3", "a table of names and numbers"),
+        ("buckets = 3", "a table of names and directories"),
+        ("[buckets]\nfactory = 3", "a directory is expected"),
         ("[limits]\ntemplates = true", "not `True`"),
         ("[limits]\ntemplates = 2.5", "not `2.5`"),
     ],
@@ -135,3 +142,19 @@ def test_limits_are_told_one_by_one(tmp_path: Path) -> None:
     environment = {"FLEETGATE_LIMITS": "templates=400, role_aliases=6"}
     read = read_settings({"limits": ["role_aliases=8"]}, environment, tmp_path).limits
     assert read == Limits(policy_versions=7, templates=400, role_aliases=8)
+
+
+def test_buckets_are_told_one_by_one(tmp_path: Path) -> None:
+    (tmp_path / "fleetgate.toml").write_text(
+        's3_endpoint_url = "http://s3.example:9000"\n'
+        '[buckets]\none = "/file/1"\ntwo = "/file/2"\nthree = "/file/3"\n'
+    )
+    environment = {"FLEETGATE_BUCKETS": "two=/variable/2, three=/variable/3"}
+    read = read_settings({"buckets": ["three=/option/3"]}, environment, tmp_path)
+    assert read.buckets == {
+        "one": Path("/file/1"),
+        "two": Path("/variable/2"),
+        "three": Path("/option/3"),
+    }
+    assert read.s3_endpoint_url == "http://s3.example:9000"
+    assert read_settings({}, {"FLEETGATE_BUCKETS": ""}, tmp_path / "absent").buckets == {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -14,7 +13,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from fleetgate import __version__
+from fleetgate import __version__, template_commands
 from fleetgate.errors import Error
 
 MIGRATION_SECONDS = 3600.0
@@ -27,6 +26,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+app.add_typer(template_commands.app, name="template")
 
 Data = Annotated[
     str | None,
@@ -168,6 +169,14 @@ def serve(
             "[env: FLEETGATE_LIMITS, separated by commas; default: AWS's]",
         ),
     ] = None,
+    bucket: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=DIR",
+            help="A directory that bulk registrations read as the bucket of this name; "
+            "repeatable. [env: FLEETGATE_BUCKETS, separated by commas]",
+        ),
+    ] = None,
     log_level: Annotated[
         str | None,
         typer.Option(
@@ -207,6 +216,7 @@ def serve(
         "auth": auth,
         "allow_reset": allow_reset or None,
         "limits": limit,
+        "buckets": bucket,
         "log_level": log_level,
     }
     settings = read_settings(given, os.environ, Path.cwd())
@@ -250,7 +260,12 @@ def migrate(data: Data = None, database: Database = None) -> None:
     settings = read_settings({"data": data, "database": database}, os.environ, Path.cwd())
     path = settings.data.absolute()
     name = opening.name(path, settings.database)
-    before, after = opening.migrate(path, settings.database, MIGRATION_SECONDS)
+    before, after = opening.migrate(
+        path,
+        settings.database,
+        MIGRATION_SECONDS,
+        lambda text: typer.echo(f"fleetgate: {name}: {text}", err=True),
+    )
     if before == after:
         typer.echo(f"{name} has schema version {after}: nothing to do")
     else:
@@ -335,7 +350,7 @@ def provision(
         claim_cert=cert,
         claim_key=key,
         template=template,
-        parameters=_parameters(parameters),
+        parameters=template_commands.parameters_of(parameters),
         out=out,
         keys=keys,
         progress=lambda step, message: typer.echo(f"{step:<10} {message}"),
@@ -387,13 +402,3 @@ def _is_ipv6(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _parameters(text: str) -> dict[str, str]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise Error(f"--parameters is not JSON: {error}") from None
-    if not isinstance(value, dict) or not all(isinstance(each, str) for each in value.values()):
-        raise Error("--parameters has to be a JSON object of text to text")
-    return value

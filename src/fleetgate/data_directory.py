@@ -7,6 +7,7 @@
     credentials          the root user's access key, in AWS's INI format
     endpoints.json       where a running server is; absent while none runs
     registry.db          the registry (SQLite)
+    reports/             the reports of bulk registrations
 
 The directory is made with mode 0700, files with keys have 0600. Every file is written durably:
 whole or not at all.

@@ -56,6 +56,17 @@ class InvalidCsr(Error):
     """A certificate signing request that cannot be honoured."""
 
 
+class InputFileError(Error):
+    """The input file of a bulk registration cannot be read; the message says why.
+
+    `passing` when it may be there again in a moment.
+    """
+
+    def __init__(self, message: str, *, passing: bool = False) -> None:
+        super().__init__(message)
+        self.passing = passing
+
+
 class InvalidToken(Error):
     """A certificate ownership token that proves nothing (forged, foreign or expired)."""
 
@@ -139,6 +150,10 @@ class DeleteConflictException(ServiceError):
 
 
 class TransferConflictException(ServiceError):
+    status = 409
+
+
+class ConflictingResourceUpdateException(ServiceError):
     status = 409
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 import msgspec
 
 from fleetgate import data_directory
+from fleetgate.buckets import Buckets
 from fleetgate.data_directory import Credentials, DataDirectoryError, Endpoints
 from fleetgate.errors import Error, ServiceUnavailableException
 from fleetgate.gateway import services as gateway_services
@@ -35,10 +36,15 @@ from fleetgate.gateway.rest import Rest
 from fleetgate.gateway.tls_context import server_context
 from fleetgate.names import Account
 from fleetgate.operations import admission, provisioning
+from fleetgate.operations.bulk import Bulk
+from fleetgate.operations.bulk_runner import Runner
 from fleetgate.operations.call import Services
 from fleetgate.operations.credentials import Keyring
+from fleetgate.operations.event_configurations import load_enabled_events
+from fleetgate.operations.just_in_time import JustInTime
 from fleetgate.operations.rsa_keys import RsaKeys
 from fleetgate.pki import issue, token, trust
+from fleetgate.reports import Reports
 from fleetgate.settings import Address, SettingError, Settings
 from fleetgate.store.engine import Store, Tx, add_setting, find_setting
 from fleetgate.store.opening import open_store
@@ -102,9 +108,15 @@ async def serve(settings: Settings, ready: Callable[[Endpoints, Path], None]) ->
         data_directory.remove_endpoints(path)
         await store.write(_claim_for_account, path, settings)
         services = _services(settings, path, store)
+        await load_enabled_events(services)
         stack.push_async_callback(services.rsa_keys.close)
+        buckets = Buckets(settings.buckets, settings.s3_endpoint_url, settings.region)
+        runner = Runner(services)
+        services.bulk = Bulk(buckets, Reports(path / "reports"), runner.wake)
         provisioning_door = Reserved(services, load_provisioning_model())
-        gateway = _gateway(path, services, provisioning_door)
+        just_in_time = JustInTime(services)
+        stack.push_async_callback(just_in_time.provisioning.close, GRACE)
+        gateway = _gateway(path, services, provisioning_door, just_in_time)
         services.certificate_changed = gateway.disconnect_certificate
         services.publish = gateway.publish
         stack.push_async_callback(gateway.close, GRACE)
@@ -148,11 +160,15 @@ async def serve(settings: Settings, ready: Callable[[Endpoints, Path], None]) ->
         data_directory.write_endpoints(path, endpoints)
         stack.callback(data_directory.remove_endpoints, path)
         services.rsa_keys.start()
+        working = asyncio.create_task(runner.run(), name="bulk")
+        stack.push_async_callback(_cancel, working)
+        just_in_time.provisioning.start()
         ready(endpoints, path)
         stopping = asyncio.create_task(stop.wait(), name="stop")
-        await asyncio.wait([stopping, serving, sweeping], return_when=asyncio.FIRST_COMPLETED)
+        parts = [serving, sweeping, working]
+        await asyncio.wait([stopping, *parts], return_when=asyncio.FIRST_COMPLETED)
         if not stop.is_set():
-            ended = serving if serving.done() else sweeping
+            ended = next(part for part in parts if part.done())
             log.critical("event=part-ended part=%s", ended.get_name())
             ended.result()
             raise Error(f"the {ended.get_name()} part of the server ended unasked")
@@ -193,7 +209,7 @@ def _host_names(settings: Settings) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _gateway(path: Path, services: Services, door: Reserved) -> Gateway:
+def _gateway(path: Path, services: Services, door: Reserved, just_in_time: JustInTime) -> Gateway:
     certificate_file, key_file = data_directory.write_server_certificate(
         path,
         services.authority,
@@ -204,7 +220,8 @@ def _gateway(path: Path, services: Services, door: Reserved) -> Gateway:
     return Gateway(
         gateway_services.Services(
             account=services.account,
-            admit=partial(admission.admit, services),
+            admit=just_in_time.admit,
+            readmit=partial(admission.admit, services),
             policies=partial(admission.connection_policies, services),
             policy_epoch=lambda: services.policy_epoch,
             is_request=door.is_request,
@@ -234,22 +251,41 @@ def _given_credentials(settings: Settings) -> Credentials | None:
 
 async def _reset(services: Services, gateway: Gateway) -> None:
     await services.store.reset()
+    services.enabled_events = frozenset()
     services.policy_epoch += 1
     services.iam_epoch += 1
+    services.bulk.reset()
     gateway.disconnect_all()
 
 
 async def _sweep_for_ever(services: Services) -> None:
+    told = ""
     while True:
-        removed: list[str] = []
+        more = False
         try:
-            removed = await services.store.write(provisioning.sweep, services.now())
-        except ServiceUnavailableException as error:  # the disk is full, say: later, then
-            log.error("event=not-swept cause=%s", error.message)
-        if removed:
-            log.info("event=swept certificates=%d reason=token-expired", len(removed))
-        if len(removed) < provisioning.SWEEP_BATCH:
+            swept = await services.store.write(provisioning.sweep, services.account, services.now())
+        except Exception as error:
+            # the disk is full, a right in the database was revoked: later, then; the rest goes on
+            cause = " ".join(f"{type(error).__name__}: {error}".split())
+            if cause != told:
+                unexpected = None if isinstance(error, ServiceUnavailableException) else error
+                log.error("event=not-swept cause=%s", cause, exc_info=unexpected)
+            told = cause
+        else:
+            told = ""
+            more = swept.more
+            if swept.certificates:
+                log.info(
+                    "event=swept certificates=%d reason=token-expired", len(swept.certificates)
+                )
+        if not more:
             await asyncio.sleep(min(SWEEP_INTERVAL, services.ownership_token_seconds))
+
+
+async def _cancel(part: asyncio.Task[None]) -> None:
+    part.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await part
 
 
 async def _stop_http(http: HttpServer, serving: asyncio.Task[None]) -> None:

@@ -44,6 +44,7 @@ class Settings:
     the names and IP addresses under which devices reach the server; the first is what
     DescribeEndpoint answers. `trusted_proxies` are networks whose X-Forwarded-For is believed.
     `limits` are the quotas of the account. With `auth` ``off`` nothing is asked of HTTP callers.
+    `buckets` are directories by the names of buckets, `s3_endpoint_url` where other buckets are.
     `database` is a ``postgresql://`` URL, or empty for SQLite in the data directory.
     """
 
@@ -61,6 +62,8 @@ class Settings:
     ownership_token_seconds: float = 3600.0
     provisioning_claim_seconds: float = 300.0
     limits: Limits = field(default_factory=Limits)
+    buckets: Mapping[str, Path] = field(default_factory=dict)
+    s3_endpoint_url: str = ""
     database: str = field(default="", repr=False)
     database_connections: int = 8
     database_timeout_seconds: float = 10.0
@@ -93,11 +96,14 @@ def read_settings(
     path = Path(file) if file else directory / CONFIG_FILE
     found: dict[str, Any] = {}
     limits: dict[str, int] = {}  # each by its own name: one source does not hide the others
+    buckets: dict[str, Path] = {}  # likewise
 
     def take(name: str, value: Any, source: str) -> None:
         parsed = _parse(name, value, source)
         if name == "limits":
             limits.update(parsed)
+        elif name == "buckets":
+            buckets.update(parsed)
         else:
             found[name] = parsed
 
@@ -112,13 +118,14 @@ def read_settings(
         if value not in (None, []):
             take(name, value, f"the option --{_option(name)}")
     found["limits"] = Limits(**limits)
+    found["buckets"] = buckets
     if (found.get("access_key_id") is None) != (found.get("secret_access_key") is None):
         raise SettingError(f"{' and '.join(ACCESS_KEY_VARIABLES)} have to be set together")
     return Settings(**found)
 
 
 def _option(name: str) -> str:
-    singular = {"host_names": "host-name", "limits": "limit"}
+    singular = {"host_names": "host-name", "limits": "limit", "buckets": "bucket"}
     return singular.get(name, name.replace("_", "-"))
 
 
@@ -248,6 +255,24 @@ def _limits(value: Any) -> dict[str, int]:
     return {name: int(str(number)) for name, number in value.items()}
 
 
+def _buckets(value: Any) -> dict[str, Path]:
+    """A table of the file, or ``NAME=DIR`` once (option) or separated by commas (variable)."""
+    if isinstance(value, str):
+        value = [each for each in value.split(",") if each.strip()]
+    if isinstance(value, list | tuple):
+        pairs = [str(each).strip().partition("=") for each in value]
+        for name, equals, _ in pairs:
+            if not equals:
+                raise ValueError(f"NAME=DIR is expected, not `{name}`")
+        value = {name.strip(): directory.strip() for name, _, directory in pairs}
+    if not isinstance(value, dict):
+        raise ValueError("a table of names and directories is expected")
+    for name in value:
+        if not re.fullmatch(r"[a-zA-Z0-9._-]{3,256}", name):
+            raise ValueError(f"`{name}` is no name of a bucket: 3 to 256 letters, digits, `.-_`")
+    return {name: _path(directory) for name, directory in value.items()}
+
+
 _PARSERS: Mapping[str, Callable[[Any], Any]] = {
     "data": _path,
     "http": _address,
@@ -263,6 +288,11 @@ _PARSERS: Mapping[str, Callable[[Any], Any]] = {
     "ownership_token_seconds": _seconds,
     "provisioning_claim_seconds": _seconds,
     "limits": _limits,
+    "buckets": _buckets,
+    "s3_endpoint_url": _matching(
+        r"|https?://[^\s/@?#]+(/[^\s@?#]*)?",
+        "http://HOST:PORT or https://HOST is expected, without credentials",
+    ),
     "database": _database,
     "database_connections": _count(2, 100),
     "database_timeout_seconds": _seconds,

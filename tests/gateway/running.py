@@ -104,6 +104,7 @@ class Running:
 
     `registry` maps certificate ids to identities, `documents` certificate ids to policy
     documents; `answer` is the provisioning operation; `ahead` is how far the clock is ahead.
+    `chains` has what clients sent behind their certificates, `peers` for whom policies were loaded.
     """
 
     def __init__(self, directory: Path, **options: Any) -> None:
@@ -111,6 +112,8 @@ class Running:
         self.documents: dict[str, str] = {}
         self.epoch = 0
         self.loads = 0
+        self.chains: dict[str, tuple[bytes, ...]] = {}
+        self.peers: list[Peer] = []
         self.ahead = 0.0
         self.before_admission: Callable[[], Awaitable[None]] | None = None
         self.before_policies: Callable[[], Awaitable[None]] | None = None
@@ -215,17 +218,20 @@ class Running:
     def _clock(self) -> float:
         return time.monotonic() + self.ahead
 
-    async def _admit(self, der: bytes) -> Identity:
+    async def _admit(self, peer: Peer) -> Identity:
         if self.before_admission is not None:
             await self.before_admission()
-        identity = self.registry.get(certificate_id(der))
+        id_ = certificate_id(peer.certificate)
+        self.chains[id_] = peer.chain
+        identity = self.registry.get(id_)
         if identity is None:
-            raise NotAdmitted(f"certificate {certificate_id(der)} is not registered")
+            raise NotAdmitted(f"certificate {id_} is not registered")
         return identity
 
     async def _policies(self, identity: Identity, client_id: str, peer: Peer) -> Policies:
         document = parse(self.documents[identity.certificate_id])
         self.loads += 1
+        self.peers.append(peer)
         if self.before_policies is not None:
             await self.before_policies()
         values = {"iot:ClientId": (client_id,), "aws:SourceIp": (peer.address,)}
@@ -243,6 +249,7 @@ class Running:
         services = Services(
             account=ACCOUNT,
             admit=self._admit,
+            readmit=self._admit,
             policies=self._policies,
             policy_epoch=lambda: self.epoch,
             is_request=lambda topic: (

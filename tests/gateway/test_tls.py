@@ -68,6 +68,41 @@ def test_both_versions_of_tls_are_served(running: Running, version: ssl.TLSVersi
         assert device.socket.version() == version.name.replace("_", ".")
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("behind", [(), ("ca",), ("ca", "root"), ("device", "ca")])
+def test_what_clients_send_behind_their_certificate(
+    running: Running, tmp_path: Path, version: ssl.TLSVersion, behind: tuple[str, ...]
+) -> None:
+    """It is there for admission, without the client's own, and gone afterwards."""
+    others = {name: make_credentials(tmp_path, name) for name in ("ca", "root")}
+    known = {"device": running.device, **others}
+    sent = [known[name] for name in behind]
+    file = tmp_path / "chain.pem"
+    file.write_bytes(
+        b"".join(each.certificate_file.read_bytes() for each in (running.device, *sent))
+    )
+
+    def with_chain(context: ssl.SSLContext) -> None:
+        context.minimum_version = context.maximum_version = version
+        context.load_cert_chain(file, running.device.key_file)
+
+    with shake(running, with_chain):
+        found = running.chains[running.device.certificate_id]
+        assert found == tuple(each.der for each in sent if each is not running.device)
+        assert [peer.chain for peer in running.peers] == [()]
+
+
+def test_a_long_chain_is_read_in_part(running: Running, tmp_path: Path) -> None:
+    others = [make_credentials(tmp_path, f"ca-{number}") for number in range(14)]
+    file = tmp_path / "chain.pem"
+    file.write_bytes(
+        b"".join(each.certificate_file.read_bytes() for each in (running.device, *others))
+    )
+    with shake(running, lambda context: context.load_cert_chain(file, running.device.key_file)):
+        found = running.chains[running.device.certificate_id]
+        assert found == tuple(each.der for each in others[:10])
+
+
 def test_older_versions_are_refused(running: Running, log: list[str]) -> None:
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.set_cipher_list(b"DEFAULT@SECLEVEL=0")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.integration.databases import KINDS, settings_of
 from tests.integration.fleet import (
     ALLOW_ALL,
     Fleet,
@@ -20,7 +21,6 @@ from tests.integration.fleet import (
 from tests.integration.fleet import policy_document as document
 from tests.integration.paho_device import PahoDevice, onboard
 from tests.integration.server import Server, http
-from tests.postgresql import Cluster
 
 _numbers = itertools.count(1)
 
@@ -28,7 +28,7 @@ _numbers = itertools.count(1)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """What uses the shared server runs on one with SQLite and on one with PostgreSQL."""
     if "server" in metafunc.fixturenames:
-        metafunc.parametrize("server", ["sqlite", "postgresql"], indirect=True, scope="session")
+        metafunc.parametrize("server", KINDS, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")
@@ -36,10 +36,7 @@ def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     """The shared server. Tests that kill, reset or reconfigure one start their own."""
-    environment = {}
-    if request.param == "postgresql":
-        cluster: Cluster = request.getfixturevalue("cluster")
-        environment["FLEETGATE_DATABASE"] = cluster.url(cluster.create_database())
+    environment = settings_of(request.param, request)
     with Server(tmp_path_factory.mktemp("server") / "data", env=environment) as running:
         create_role(running)
         yield running

@@ -21,12 +21,16 @@ from types import TracebackType
 from typing import Any, Self
 
 import boto3
+import botocore.loaders
 import botocore.session
 from botocore.config import Config
 
 EXECUTABLES = Path(sys.executable).parent
 REGION = "us-east-1"
 ACCOUNT = "000000000000"
+
+_models = botocore.loaders.create_loader()
+"""AWS's service models, read once for all clients."""
 
 READY_WITHIN = 30.0
 STOPPED_WITHIN = 20.0
@@ -209,6 +213,7 @@ class Server:
             parameter_validation=parameter_validation,
         )
         session = botocore.session.Session()
+        session.register_component("data_loader", _models)
         session.set_config_variable("credentials_file", str(self.data / "credentials"))
         session.set_config_variable("config_file", os.devnull)
         return boto3.Session(botocore_session=session, region_name=region).client(

@@ -153,3 +153,26 @@ RESOURCE_TYPES: Mapping[str, Mapping[str, str]] = {
         "AssumeRole": "role*",
     },
 }
+
+TAGS_ON_CREATION: Mapping[str, Mapping[str, str]] = {
+    "iot": dict.fromkeys(
+        (
+            "CreateBillingGroup",
+            "CreateDomainConfiguration",
+            "CreatePolicy",
+            "CreateProvisioningTemplate",
+            "CreateRoleAlias",
+            "CreateThingGroup",
+            "CreateThingType",
+            "RegisterCACertificate",
+        ),
+        "iot:TagResource",
+    ),
+    "iam": {
+        "CreatePolicy": "iam:TagPolicy",
+        "CreateRole": "iam:TagRole",
+        "CreateUser": "iam:TagUser",
+    },
+}
+"""What tags need when something is created. Sources: IAM User Guide, "IAM: Create new users only
+with specific tags"; AWS IoT Developer Guide, "Managing a stream in the AWS Cloud"."""

@@ -2,14 +2,15 @@
 
 The callers are real ones over HTTP: users with keys, temporary credentials, presigned requests.
 What each operation needs comes from the copy of AWS's reference in `service_authorization`, not
-from the server's own table.
+from the server's own table; what it is about is there (`targets`), so that who may call it
+succeeds. All of it with SQLite and with PostgreSQL.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -21,10 +22,13 @@ from botocore.exceptions import ClientError
 
 from fleetgate.operations.dispatch import SERVED
 from fleetgate.operations.session_tokens import Claims, seal
+from tests.integration.databases import KINDS as DATABASES
+from tests.integration.databases import settings_of
 from tests.integration.fleet import create_role, template_body
 from tests.integration.refusal import refusal
 from tests.integration.server import ACCOUNT, EXECUTABLES, REGION, Server, http, run
-from tests.integration.service_authorization import RESOURCE_TYPES
+from tests.integration.service_authorization import RESOURCE_TYPES, TAGS_ON_CREATION
+from tests.integration.targets import REFUSED, TAGS, Targets
 
 OPERATIONS = [(service, name) for service in ("iot", "iam", "sts") for name in SERVED[service]]
 FREE = {("sts", "GetCallerIdentity"), ("sts", "GetSessionToken")}
@@ -91,6 +95,8 @@ NAMED: dict[str, Any] = {
     "versionId": 1,
     "policyVersionId": "1",
     "targetType": "THING_GROUP",
+    "reportType": "ERRORS",
+    "certificateMode": "SNI_ONLY",
     "targetName": "absent",
     "thingGroupProperties": {},
     "billingGroupProperties": {},
@@ -133,10 +139,16 @@ ADDED = {
     "UpdateProvisioningTemplate": ("provisioningRoleArn",),
     "UpdateRoleAlias": ("roleArn",),
     "SetV2LoggingOptions": ("roleArn",),
+    "GetEffectivePolicies": ("principal",),
+    "RegisterCACertificate": ("certificateMode",),
+    "TestAuthorization": ("principal",),
 }
 
-OWN = {"ChangePassword", "CreateAccessKey", "ListAccessKeys", "DeleteAccessKey", "UpdateAccessKey"}
-"""About the caller, when nobody is named. GetAccessKeyLastUsed is about a key nobody has."""
+OWN = {
+    *("ChangePassword", "CreateAccessKey", "ListAccessKeys", "DeleteAccessKey", "UpdateAccessKey"),
+    "GetAccessKeyLastUsed",
+}
+"""About the caller, when nobody is named, or whose key the access key is."""
 
 
 @cache
@@ -144,12 +156,15 @@ def model(service: str) -> Any:
     return botocore.session.Session().get_service_model(service)
 
 
-def parameters(service: str, operation: str) -> dict[str, Any]:
+def members_of(service: str, operation: str) -> tuple[str, ...]:
+    """The members a call has to have."""
     shape = model(service).operation_model(operation).input_shape
-    if shape is None:
-        return {}
-    wanted = (*shape.required_members, *ADDED.get(operation, ()))
-    return {name: NAMED.get(name, "absent") for name in wanted}
+    return () if shape is None else (*shape.required_members, *ADDED.get(operation, ()))
+
+
+def parameters(service: str, operation: str) -> dict[str, Any]:
+    """Parameters that name nothing that is there."""
+    return {name: NAMED.get(name, "absent") for name in members_of(service, operation)}
 
 
 KINDS = {
@@ -168,7 +183,7 @@ KINDS = {
 def resources(service: str, operation: str, params: dict[str, Any]) -> list[str]:
     """The ARNs a policy has to name for this call, and no more."""
     types = RESOURCE_TYPES[service].get(operation, "").replace("*", "").split()
-    if operation == "GetAccessKeyLastUsed" or not types:
+    if not types:
         return ["*"]
     for whole in ("resourceArn", "target", "principal", "PolicyArn", "RoleArn"):
         if whole in params and (whole != "PolicyArn" or types == ["policy"]):
@@ -181,7 +196,7 @@ def resources(service: str, operation: str, params: dict[str, Any]) -> list[str]
             return [USER]
         return [f"arn:aws:iam::{ACCOUNT}:{kind}/{name}"]
     if types == ["domainconfiguration"]:
-        return [arn("domainconfiguration/absent/*")]
+        return [arn(f"domainconfiguration/{params['domainConfigurationName']}/*")]
     found = [f"{kind}/{params[KINDS[kind]]}" for kind in types if KINDS[kind] in params]
     return [arn(each) for each in found] or ["*"]
 
@@ -270,24 +285,19 @@ def call(client: Any, operation: str, params: dict[str, Any]) -> tuple[int, str,
     return 200, "", ""
 
 
-def is_allowed(answer: tuple[int, str, str]) -> bool:
-    """Whatever the operation itself said, it was asked."""
-    status, error, message = answer
-    if ABSENT_KEY in message and "because" not in message:
-        return True  # as with AWS, one that is not there is refused to everybody
-    invalid = error == "ValidationError" and "cannot be found" not in message
-    return status not in (401, 403, 500, 501, 503) and not invalid
-
-
-@pytest.fixture(scope="module")
-def callers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callers]:
-    with Server(tmp_path_factory.mktemp("matrix") / "data") as server:
+@pytest.fixture(scope="module", params=DATABASES)
+def callers(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callers]:
+    settings = settings_of(request.param, request)
+    with Server(tmp_path_factory.mktemp("matrix") / "data", env=settings) as server:
         made = Callers(server)
         create_role(server)
         iam = made.client("root", "iam")
+        services = ["iot.amazonaws.com", "credentials.iot.amazonaws.com"]
         trust = {
             "Effect": "Allow",
-            "Principal": {"AWS": ROOT, "Service": "iot.amazonaws.com"},
+            "Principal": {"AWS": ROOT, "Service": services},
             "Action": "sts:AssumeRole",
         }
         iam.create_role(RoleName="matrix", AssumeRolePolicyDocument=document(trust))
@@ -296,55 +306,86 @@ def callers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callers]:
             client.close()
 
 
+@dataclass
+class Matrix:
+    """Who asks, and what there is to ask for."""
+
+    callers: Callers
+    credentials: dict[str, dict[str, str]]
+    targets: Targets
+
+    def __call__(self, who: str, service: str, region: str = REGION) -> Any:
+        return self.callers.client(who, service, region, **self.credentials[who])
+
+
 @pytest.fixture(scope="module")
-def matrix(callers: Callers) -> Callable[..., Any]:
-    """Clients by who they are and the service."""
+def matrix(callers: Callers) -> Matrix:
+    iam = callers.client("root", "iam")
     keys = callers.user("matrix")
     credentials: dict[str, dict[str, str]] = {
         "nobody": callers.user("nobody"),
         "denied": callers.user("denied", ALL, statement("Deny", ["iot:*", "iam:*", "sts:*"])),
         "matrix": keys,
-        "expired": callers.session(expires_at=time.time() - 1),
+        "inactive": callers.user("inactive", ALL),
+        "deleted": callers.user("deleted", ALL),
+        "expired": callers.session(
+            principal_arn=ROLE,
+            principal_id=iam.get_role(RoleName="matrix")["Role"]["RoleId"],
+            session_name="over",
+            expires_at=time.time() - 1,
+        ),
         "root": {},
     }
+    key = {who: credentials[who]["aws_access_key_id"] for who in ("matrix", "inactive", "deleted")}
+    iam.update_access_key(UserName="inactive", AccessKeyId=key["inactive"], Status="Inactive")
+    iam.delete_access_key(UserName="deleted", AccessKeyId=key["deleted"])
+    targets = Targets(callers.client("root", "iot"), iam, ROLE, "matrix", key["matrix"])
+    return Matrix(callers, credentials, targets)
 
-    def client(who: str, service: str, region: str = REGION) -> Any:
-        return callers.client(who, service, region, **credentials[who])
 
-    return client
+def test_the_operations_that_cannot_succeed_are_served() -> None:
+    assert REFUSED.keys() <= {operation for _, operation in OPERATIONS}
 
 
 @pytest.mark.parametrize(("service", "operation"), OPERATIONS)
 def test_who_may_and_who_may_not(
-    callers: Callers, matrix: Any, service: str, operation: str
+    callers: Callers, matrix: Matrix, service: str, operation: str
 ) -> None:
-    params = parameters(service, operation)
+    params = matrix.targets.parameters(operation, members_of(service, operation))
     action = f"{service}:{operation}"
+    free = (service, operation) in FREE
+    expected = REFUSED.get(operation, (200, ""))
+    further = []
+    if tagging := TAGS_ON_CREATION.get(service, {}).get(operation):
+        params["tags" if service == "iot" else "Tags"] = TAGS
+        on = resources(service, operation, params)
+        further.append((tagging, arn("cacert/*") if on == ["*"] else on[0]))
+    if service == "iot" and ROLE in json.dumps(params):
+        further.append(("iam:PassRole", ROLE))
 
     answer = call(matrix("nobody", service), operation, params)
-    if (service, operation) in FREE:
-        assert is_allowed(answer)
+    if free:
+        assert answer[:2] == expected
     else:
         assert answer[:2] == code(service, "denied")
         assert f":user/nobody is not authorized to perform: {action} on resource: " in answer[2]
         assert f"no identity-based policy allows the {action} action" in answer[2]
 
-    wanted = resources(service, operation, params)
-    exact = [statement("Allow", action, wanted)]
-    if service == "iot" and ROLE in json.dumps(params):
-        # the action alone is not enough to hand a role on
+    exact = [statement("Allow", action, resources(service, operation, params))]
+    for needed, resource in further:
+        # the action alone is not enough to tag what is made, or to hand a role on
         callers.allow("matrix", *exact)
         answer = call(matrix("matrix", service), operation, params)
         assert answer[:2] == code(service, "denied")
-        assert f"iam:PassRole on resource: {ROLE} because" in answer[2]
-        exact.append(statement("Allow", "iam:PassRole", ROLE))
+        assert f"{needed} on resource: {resource} because" in answer[2]
+        exact.append(statement("Allow", needed, resource))
     callers.allow("matrix", *exact)
     answer = call(matrix("matrix", service), operation, params)
-    assert is_allowed(answer), answer
+    assert answer[:2] == expected, answer
 
     answer = call(matrix("denied", service), operation, params)
-    if (service, operation) in FREE:
-        assert is_allowed(answer)
+    if free:
+        assert answer[:2] == expected
     else:
         assert answer[:2] == code(service, "denied")
         assert "with an explicit deny in an identity-based policy" in answer[2]
@@ -352,6 +393,9 @@ def test_who_may_and_who_may_not(
     answer = call(matrix("expired", service), operation, params)
     assert answer[:2] == code(service, "expired")
     assert answer[2] == "The security token included in the request is expired"
+    for who in ("inactive", "deleted"):
+        answer = call(matrix(who, service), operation, params)
+        assert answer[:2] == code(service, "unknown"), who
 
     callers.tampering = True
     answer = call(matrix("root", service), operation, params)
@@ -367,7 +411,7 @@ def test_who_may_and_who_may_not(
 
 
 def test_a_user_who_may_make_claims_of_one_template_may_do_just_that(
-    callers: Callers, matrix: Any
+    callers: Callers, matrix: Matrix
 ) -> None:
     """AWS IoT Developer Guide, "Provisioning by trusted user"."""
     iot = matrix("root", "iot")
@@ -403,10 +447,10 @@ def test_a_user_who_may_make_claims_of_one_template_may_do_just_that(
                 continue
             answer = call(trusted(service), operation, params)
             assert answer[:2] == code(service, "denied"), (operation, params)
-    assert {each["templateName"] for each in iot.list_provisioning_templates()["templates"]} == {
-        "mine",
-        "other",
-    }
+    listed = iot.list_provisioning_templates()["templates"]
+    names = {each["templateName"] for each in listed}
+    assert {"mine", "other"} < names
+    assert "absent" not in names
 
 
 # --- keys come and go -----------------------------------------------------------------------------

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.integration.databases import settings_of
 from tests.integration.fleet import arn, create_role
 from tests.integration.refusal import members, pages, refusal
 from tests.integration.server import ACCOUNT, Server
@@ -53,8 +55,10 @@ def test_events_are_switched_on_and_off(iot: Any) -> None:
     assert described["creationDate"] <= described["lastModifiedDate"]
 
 
-def test_logging_is_configured(tmp_path: Any) -> None:
-    with Server(tmp_path / "data") as server:
+def test_logging_is_configured(
+    database: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    with Server(tmp_path / "data", env=settings_of(database, request)) as server:
         iot = server.iot
         first = refusal(iot.get_v2_logging_options)
         assert first.kind == (404, "NotConfiguredException")

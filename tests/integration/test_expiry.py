@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.databases import settings_of
 from tests.integration.fleet import (
     CSR,
     create_fleet,
@@ -24,9 +25,10 @@ SWEPT_WITHIN = 35.0
 
 
 @pytest.fixture
-def short_lived(tmp_path: Path) -> Iterator[Server]:
+def short_lived(database: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
     """A server whose tokens and temporary claims live for LIFE seconds."""
     settings = {
+        **settings_of(database, request),
         "FLEETGATE_OWNERSHIP_TOKEN_SECONDS": str(LIFE),
         "FLEETGATE_PROVISIONING_CLAIM_SECONDS": str(LIFE),
     }

@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from fleetgate.store.libpq import connect, target
+from fleetgate.store.libpq import connect
+from fleetgate.store.schema import MIGRATIONS
+from fleetgate.store.target import target
 from tests.integration.fleet import (
     CSR,
     Fleet,
@@ -218,7 +220,11 @@ def test_a_registry_of_version_1_is_migrated_and_served(
             fill_postgres(link)
         output = refused_to_start(*free_ports(data), "--database", url, cwd=tmp_path)
         assert "run `fleetgate migrate`" in output
-    for said in ("from schema version 1 to 2", "has schema version 2: nothing to do"):
+    newest = len(MIGRATIONS)
+    for said in (
+        f"from schema version 1 to {newest}",
+        f"has schema version {newest}: nothing to do",
+    ):
         done = run("fleetgate", "migrate", "--data", str(data), cwd=tmp_path, env=env)
         assert done.returncode == 0, done.stderr
         assert said in done.stdout
@@ -239,3 +245,66 @@ def test_a_registry_of_version_1_is_migrated_and_served(
         assert server.iot.list_tags_for_resource(resourceArn=policy)["tags"] == []
         server.iot.update_thing(thingName="pump-2", attributePayload={"attributes": {"size": "3"}})
         assert server.iot.describe_thing(thingName="pump-2")["version"] == 4
+
+
+def test_a_sweep_that_the_database_refuses_is_told_and_the_server_goes_on(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    name = cluster.create_database()
+    env = {"FLEETGATE_DATABASE": cluster.url(name), "FLEETGATE_OWNERSHIP_TOKEN_SECONDS": "1"}
+
+    def swept_in_vain(server: Server, times: int) -> None:
+        until = time.monotonic() + 10
+        while server.output().count("event=not-swept") < times:
+            assert time.monotonic() < until, server.output()
+            time.sleep(0.05)
+
+    with Server(tmp_path / "data", env=env) as server, cluster.connect(name) as connection:
+        for times in (1, 2):
+            connection.execute("ALTER TABLE certificate RENAME TO elsewhere")
+            swept_in_vain(server, times)
+            time.sleep(2.2)
+            assert server.output().count("event=not-swept") == times, "once for each cause"
+            assert 'relation "certificate" does not exist' in server.output()
+            assert server.iot.list_things()["things"] == []
+            connection.execute("ALTER TABLE elsewhere RENAME TO certificate")
+            time.sleep(2.2)
+        assert server.iot.list_certificates()["certificates"] == []
+        assert server.terminate() == 0
+
+
+def test_a_role_that_may_not_use_every_table_is_told_at_the_start(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    name = cluster.create_database()
+    role = f"app_{name}"
+    with cluster.connect() as connection:
+        connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'x'".encode())
+        connection.execute(f"ALTER DATABASE {name} OWNER TO {role}".encode())
+    url = f"postgresql://{role}:x@127.0.0.1:{cluster.port}/{name}"
+    with Server(tmp_path / "data", "--database", url):
+        pass
+    with cluster.connect(name) as connection:
+        connection.execute(f"REVOKE DELETE ON thing FROM {role}".encode())
+    output = refused_to_start(*free_ports(tmp_path / "data"), "--database", url, cwd=tmp_path)
+    assert f"the role `{role}` lacks the right to DELETE on the table `thing`" in output
+    assert output.count("\n") == 1
+
+
+def test_migrate_says_on_standard_error_what_it_waits_for(cluster: Cluster, tmp_path: Path) -> None:
+    name = cluster.create_database()
+    with contextlib.closing(connect(target(cluster.url(name), 10.0))) as link:
+        fill_postgres(link)
+    env = {"FLEETGATE_DATABASE": cluster.url(name), "FLEETGATE_DATA": str(tmp_path / "data")}
+    with cluster.connect(name) as other:
+        other.execute("BEGIN")
+        other.execute("SELECT * FROM certificate")
+        timer = threading.Timer(4, other.execute, ["COMMIT"])
+        timer.start()
+        done = run("fleetgate", "migrate", cwd=tmp_path, env=env)
+        timer.join()
+    assert done.returncode == 0, done.stderr
+    assert "from schema version 1 to" in done.stdout
+    assert done.stderr.count("\n") == 1
+    assert "waiting for the table `certificate`, in use by process" in done.stderr
+    assert not leaked(done.stdout + done.stderr)

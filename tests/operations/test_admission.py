@@ -14,7 +14,7 @@ import pytest
 from cryptography import x509
 
 from fleetgate.domain.policy import Policies
-from fleetgate.operations.admission import connection_policies
+from fleetgate.operations.admission import admit, connection_policies
 from fleetgate.operations.identity import Identity, Peer
 from fleetgate.pki import pem
 from tests.operations.conftest import START, Registry
@@ -203,3 +203,21 @@ def test_a_document_longer_than_the_limit_of_today_is_read(
     policy(registry, "p", device.arn, statement(Sid="s" * 4000))
     registry.services.limits = replace(registry.services.limits, policy_document_characters=2048)
     assert allows(device, "x")
+
+
+# --- who it is ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [(None, None), ("NON_EXCLUSIVE_THING", None), ("EXCLUSIVE_THING", "lamp")]
+)
+def test_the_thing_a_certificate_is_attached_to_exclusively(
+    registry: Registry, kind: str | None, expected: str | None
+) -> None:
+    device = Device(registry)
+    if kind is not None:
+        device.attach(kind)
+    peer = Peer("192.0.2.7", "gate.example", device.der)
+    identity = registry.runner.run(admit(registry.services, peer))
+    assert identity.certificate_id == device.identity.certificate_id
+    assert identity.exclusive_thing == expected

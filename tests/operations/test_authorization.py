@@ -240,6 +240,83 @@ def test_a_domain_configuration_has_its_whole_arn(ask: Asker, registry: Registry
     assert f"on resource: {IOT}domainconfiguration/d/* " in message
 
 
+# --- tags on creation -----------------------------------------------------------------------------
+
+TAGGED: list[tuple[str, str, dict[str, Any], str, str]] = [
+    ("iot", "CreateBillingGroup", {"billing_group_name": "x"}, "TagResource", "billinggroup/x"),
+    (
+        "iot",
+        "CreateDomainConfiguration",
+        {"domain_configuration_name": "x"},
+        "TagResource",
+        "domainconfiguration/x/*",
+    ),
+    ("iot", "CreatePolicy", {"policy_name": "x"}, "TagResource", "policy/x"),
+    (
+        "iot",
+        "CreateProvisioningTemplate",
+        {"template_name": "x"},
+        "TagResource",
+        "provisioningtemplate/x",
+    ),
+    ("iot", "CreateRoleAlias", {"role_alias": "x"}, "TagResource", "rolealias/x"),
+    ("iot", "CreateThingGroup", {"thing_group_name": "x"}, "TagResource", "thinggroup/x"),
+    ("iot", "CreateThingType", {"thing_type_name": "x"}, "TagResource", "thingtype/x"),
+    ("iot", "RegisterCACertificate", {}, "TagResource", "cacert/*"),
+    ("iam", "CreatePolicy", {"policy_name": "x", "path": "/p/"}, "TagPolicy", "policy/p/x"),
+    ("iam", "CreateRole", {"role_name": "x"}, "TagRole", "role/x"),
+    ("iam", "CreateUser", {"user_name": "x", "path": "/p/"}, "TagUser", "user/p/x"),
+]
+
+
+def test_every_operation_that_takes_tags_is_in_the_table(models: dict[str, Service]) -> None:
+    taking = {
+        (service, name)
+        for service in ("iot", "iam")
+        for name in SERVED[service]
+        if (shape := models[service].operation(name).input) is not None
+        and not name.startswith("Tag")
+        and {"tags", "Tags"} & set(shape.members)
+    }
+    assert taking == {row[:2] for row in TAGGED}
+
+
+@pytest.mark.parametrize(("service", "operation", "params", "tagging", "resource"), TAGGED)
+def test_tags_on_creation_need_the_right_to_tag(
+    ask: Asker, service: str, operation: str, params: dict[str, Any], tagging: str, resource: str
+) -> None:
+    """IAM User Guide, "IAM: Create new users only with specific tags"; AWS IoT Developer Guide,
+    "Managing a stream in the AWS Cloud": without ``iot:TagResource`` a call with tags is refused.
+    """
+    creates, tags = f"{service}:{operation}", f"{service}:{tagging}"
+    arn = (IOT if service == "iot" else IAM) + resource
+    tagged = {**params, "tags": [{"Key": "site", "Value": "A"}]}
+    for without in (params, {**params, "tags": []}):
+        ask(caller(statement(creates)), operation, service, **without)
+        denies = statement(f"{service}:Tag*", Effect="Deny")
+        ask(caller(statement("*"), denies), operation, service, **without)
+    ask(caller(statement(creates), statement(tags, arn)), operation, service, **tagged)
+    for who in (caller(statement(creates)), caller(statement(creates), statement(tags, f"{arn}y"))):
+        message = ask.refuses(who, operation, service, **tagged)
+        assert f"not authorized to perform: {tags} on resource: {arn} because no " in message
+    denies = statement(f"{service}:Tag*", Effect="Deny")
+    message = ask.refuses(caller(statement("*"), denies), operation, service, **tagged)
+    assert f"{tags} on resource: {arn} with an explicit deny" in message
+    # a session's own policies have to allow it too
+    session = [statement(creates)]
+    message = ask.refuses(caller(statement("*"), session=session), operation, service, **tagged)
+    assert f"no session policy allows the {tags} action" in message
+
+
+def test_tags_on_creation_can_be_limited_to_some(ask: Asker) -> None:
+    """The example of "IAM: Create new users only with specific tags"."""
+    condition = {"StringEquals": {"aws:RequestTag/site": "A"}}
+    who = caller(statement(["iam:CreateUser", "iam:TagUser"], Condition=condition))
+    params: dict[str, Any] = {"user_name": "x"}
+    ask(who, "CreateUser", "iam", **params, tags=[{"Key": "site", "Value": "A"}])
+    ask.refuses(who, "CreateUser", "iam", **params, tags=[{"Key": "site", "Value": "B"}])
+
+
 # --- IAM and STS ----------------------------------------------------------------------------------
 
 OF_IAM: list[tuple[str, dict[str, Any], str]] = [

@@ -49,6 +49,7 @@ def template(registry: Registry, name: str) -> None:
         template_name=name,
         template_body=JITP,
         provisioning_role_arn=ROLE,
+        type="JITP",
     )
 
 
@@ -198,7 +199,7 @@ def test_ten_authorities_of_one_subject(registry: Registry) -> None:
         ({"roleArn": ROLE}, "either templateBody or templateName"),
         ({"templateBody": JITP, "templateName": "x", "roleArn": ROLE}, "not both"),
         ({"templateBody": JITP}, "needs roleArn"),
-        ({"templateBody": "{}", "roleArn": ROLE}, "Invalid registration template: .*Resources"),
+        ({"templateBody": "{}", "roleArn": ROLE}, "Invalid registration template. .*Resources"),
         ({"templateBody": "", "roleArn": ROLE}, "Invalid registration template"),
         ({"templateBody": JITP, "roleArn": ROLE}, "cannot be assumed by AWS IoT: there is no role"),
     ],

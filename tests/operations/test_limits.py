@@ -199,6 +199,10 @@ def test_things_nobody_is_attached_to_leave_compiled_policies_alone(registry: Re
     changes: list[tuple[str, dict[str, Any]]] = [
         ("CreateThing", {"thing_name": "a"}),
         ("UpdateThing", {"thing_name": "a", "attribute_payload": {"attributes": {"k": "v"}}}),
+        ("CreateThingGroup", {"thing_group_name": "g"}),
+        ("AddThingToThingGroup", {"thing_group_name": "g", "thing_name": "a"}),
+        ("RemoveThingFromThingGroup", {"thing_group_name": "g", "thing_name": "a"}),
+        ("UpdateThingGroupsForThing", {"thing_name": "a", "thing_groups_to_add": ["g"]}),
         ("DeleteThing", {"thing_name": "a"}),
     ]
     before = registry.services.policy_epoch

@@ -200,3 +200,25 @@ def test_the_first_generation_has_options_of_its_own(registry: Registry, role: s
     assert registry.call("GetLoggingOptions") == payload
     with pytest.raises(NotConfiguredException):
         registry.call("GetV2LoggingOptions")
+
+
+@pytest.mark.parametrize("name", ["x" * 2048, "\u20ac" * 682])
+def test_a_name_of_2048_bytes_is_kept(registry: Registry, role: str, name: str) -> None:
+    """The limit is ours: AWS's model has none, an index of PostgreSQL has."""
+    registry.call("SetV2LoggingOptions", role_arn=role, default_log_level="ERROR")
+    registry.call("SetV2LoggingLevel", log_target=target(name), log_level="INFO")
+    assert levels(registry, target_type="CLIENT_ID") == [("CLIENT_ID", name, "INFO")]
+    registry.call("DeleteV2LoggingLevel", target_type="CLIENT_ID", target_name=name)
+    assert levels(registry, target_type="CLIENT_ID") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "length"), [("x" * 2049, 2049), ("\u20ac" * 683, 2049), ("x" * 100_000, 100_000)]
+)
+def test_a_longer_name_is_refused(registry: Registry, role: str, name: str, length: int) -> None:
+    registry.call("SetV2LoggingOptions", role_arn=role, default_log_level="ERROR")
+    said = f"targetName .* has {length} bytes, at most 2048"
+    with pytest.raises(InvalidRequestException, match=said):
+        registry.call("SetV2LoggingLevel", log_target=target(name), log_level="INFO")
+    with pytest.raises(InvalidRequestException, match=said):
+        registry.call("DeleteV2LoggingLevel", target_type="CLIENT_ID", target_name=name)

@@ -20,12 +20,15 @@ from cryptography.x509.oid import NameOID
 from fleetgate.domain.policy import Dialect, compile_policies, parse
 from fleetgate.errors import (
     AccessDeniedException,
+    ConflictingResourceUpdateException,
     InvalidRequestException,
     ResourceRegistrationFailureException,
 )
+from fleetgate.operations import registration
 from fleetgate.operations.call import Call
 from fleetgate.operations.caller import Caller
 from fleetgate.operations.dispatch import invoke
+from fleetgate.store.engine import Tx
 from tests.operations.conftest import ALLOW, START, Registry, csr
 
 EXISTING = {"CertificateId": {"Ref": "Id"}}
@@ -219,6 +222,36 @@ def test_what_was_in_use_is_noticed_by_open_connections(registry: Registry) -> N
         parameters={"ThingName": "t", "Id": made["certificateId"]},
     )
     assert registry.ended == [made["certificateId"]]
+
+
+# --- what happens meanwhile ----------------------------------------------------------------------
+
+
+def test_a_certificate_that_is_deleted_while_it_is_registered_again(registry: Registry) -> None:
+    """Two pending updates cause a conflict (AWS IoT API Reference, RegisterThing, Errors)."""
+    policy(registry)
+    key, _ = register_authority(registry, "factory")
+    pem = signed("lamp", "factory", key)
+    made = registry.call("RegisterCertificate", certificate_pem=pem)
+    call = Call(registry.services, "request", registry.clock())
+    parsed = registration.inline_template(call, body({**BY_PEM, "Status": "ACTIVE"}))
+    wanted = registration.rendered(parsed, {"ThingName": "t", "Pem": pem})
+
+    # it is registered, so it is looked at no further
+    wanted, new = registry.runner.run(registration.with_certificate(call, wanted))
+    assert new is None
+    registry.call("DeleteCertificate", certificate_id=made["certificateId"])
+
+    def store(tx: Tx) -> None:
+        plan = registration.plan(tx, call, wanted, None)
+        registration.carry_out(tx, call, plan, lambda *_: None, new)
+
+    with pytest.raises(ConflictingResourceUpdateException, match=made["certificateId"]):
+        registry.runner.run(registry.services.store.write(store))
+    assert (things(registry), certificates(registry)) == ([], [])
+    operation = registry.models["iot"].operation("RegisterThing")
+    assert operation.errors["ConflictingResourceUpdateException"] == 409
+    assert register(registry, {**BY_PEM, "Status": "ACTIVE"}, Pem=pem)["certificatePem"]
 
 
 # --- what fails ----------------------------------------------------------------------------------

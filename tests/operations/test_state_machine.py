@@ -22,6 +22,7 @@ from hypothesis.stateful import (
 
 from fleetgate.errors import ResourceNotFoundException, ServiceError
 from tests.operations.conftest import ALLOW, Registry, csr
+from tests.operations.references import broken_references
 from tests.operations.roles import add_provisioning_role
 
 THINGS, TYPES, GROUPS = ("thing1", "thing2"), ("type1", "type2"), ("group1", "group2", "group3")
@@ -281,6 +282,8 @@ class Fleet(RuleBasedStateMachine):
             self.changed = False
 
     async def look(self) -> None:
+        services = self.registry.services
+        assert await broken_references(services.store, services.account) == []
         listed_groups = await self.check_groups()
         await self.check_things(listed_groups)
         await self.check_policies()

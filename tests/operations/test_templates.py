@@ -103,7 +103,6 @@ def test_the_quota_of_policies_holds_for_those_a_template_makes(templates: Regis
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"type": "JITP"}, "templates of type `JITP` are not offered"),
         (
             {"pre_provisioning_hook": {"targetArn": "arn:aws:lambda:eu-west-1:1:function:f"}},
             "preProvisioningHook is not offered by this server",

@@ -13,9 +13,10 @@ import pytest
 
 from fleetgate.store import certificates, groups, policies, templates, things
 from fleetgate.store.engine import Store, StoreError, Tx, find_setting
-from fleetgate.store.libpq import Link, connect, target
+from fleetgate.store.libpq import Link, connect
 from fleetgate.store.opening import migrate, open_store
 from fleetgate.store.schema import MIGRATIONS, REGISTRY_TABLES
+from fleetgate.store.target import target
 from tests.postgresql import Cluster
 from tests.store.version1 import ARN, CERTIFICATE, ROWS, fill_postgres, fill_sqlite
 

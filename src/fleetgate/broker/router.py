@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from fleetgate.broker.deadlines import Deadlines
 from fleetgate.broker.session import Backlog, Granted, Limits, Link, Message, Session, Will
+from fleetgate.broker.versions import Versions
 from fleetgate.mqtt.topics import Subscriptions
 
 logger = logging.getLogger("fleetgate.broker")
@@ -41,6 +42,7 @@ class Router:
         # By owner, those that have been without a connection for the longest time first.
         self._offline: dict[str, dict[Session, None]] = {}
         self._offline_count = 0
+        self._versions = Versions(self._limits.remembered_versions)
 
     def open(
         self,
@@ -56,22 +58,27 @@ class Router:
         """Attach `link` to the session of `client_id`; the session, and whether it was there.
 
         `owner` is the certificate id behind `link`. A connection that has the session is told to
-        close. `clean` ends what was there.
+        close, and has done so before the session has the next `version`. `clean` ends what was
+        there.
         Source: MQTT 5.0 sections 3.1.2.4 and 3.1.4, 3.1.3.2.2 for the will.
         """
         session = self._sessions.get(client_id)
         if session is not None:
             if session.link is not None:
                 self._take_over(session)
-            elif _is_over(session, now):
-                session.expiry_interval = 0.0
-            if clean or session.expiry_interval == 0:
-                self._end(session)
+            if _is_over(session, now):
+                self._end(session, None)
+                session = None
+            elif clean or session.expiry_interval == 0:
+                self._end(session, now)
                 session = None
         present = session is not None
         if session is None:
             session = Session(client_id, self._limits, self._backlog, self._due)
+            session.version = self._versions.take(client_id, now)
             self._sessions[client_id] = session
+        else:
+            session.version += 1
         self._deadlines.clear(session)
         self._forget_offline(session)
         session.owner = owner
@@ -111,9 +118,9 @@ class Router:
             )
             session.expiry_interval = 0.0
         if session.expiry_interval == 0:
-            self._end(session)
+            self._end(session, now)
             return
-        self._add_offline(session)
+        self._add_offline(session, now)
         session.expires_at = now + session.expiry_interval
         if session.will is not None:
             session.will_at = now + session.will.delay
@@ -161,11 +168,16 @@ class Router:
             session.offer(message, granted_qos, now)
         return len(targets)
 
+    def wanted(self, topic: str) -> bool:
+        """Does any session subscribe to `topic`? What nobody wants need not be made."""
+        return bool(self._subscriptions.match(topic))
+
     def clear(self) -> None:
         """Forget the sessions that have no connection, wills included."""
         for session in [each for each in self._sessions.values() if each.link is None]:
             session.will = None
-            self._end(session)
+            self._end(session, None)
+        self._versions.clear()
 
     def owner_of(self, client_id: str, now: float) -> str | None:
         """The certificate id behind the session of `client_id`; None when there is no session."""
@@ -200,7 +212,7 @@ class Router:
             return f"{self._backlog.used} bytes are kept for all sessions"
         return None
 
-    def _add_offline(self, session: Session) -> None:
+    def _add_offline(self, session: Session, now: float) -> None:
         sessions = self._offline.setdefault(session.owner, {})
         sessions[session] = None
         self._offline_count += 1
@@ -213,7 +225,7 @@ class Router:
                 oldest.owner,
                 self._limits.offline_sessions_of_one,
             )
-            self._end(oldest)
+            self._end(oldest, now)
 
     def _forget_offline(self, session: Session) -> None:
         sessions = self._offline.get(session.owner)
@@ -228,7 +240,8 @@ class Router:
         if will is not None:
             will.release()
 
-    def _end(self, session: Session) -> None:
+    def _end(self, session: Session, now: float | None) -> None:
+        """Forget a session. With the time its version is remembered for a while."""
         self._deadlines.clear(session)
         self._forget_offline(session)
         for topic_filter in session.filters:
@@ -236,6 +249,8 @@ class Router:
         will = session.will
         session.clear()
         del self._sessions[session.client_id]
+        if now is not None:
+            self._versions.leave(session.client_id, session.version, now)
         if will is not None:
             will.release()
 
@@ -243,7 +258,7 @@ class Router:
         if session.link is not None:
             return None
         if _is_over(session, now):
-            self._end(session)
+            self._end(session, None)
             return None
         if session.will_at is not None and session.will_at <= now:
             self._release(session)

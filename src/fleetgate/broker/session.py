@@ -18,7 +18,6 @@ bound is passed the oldest pending message is dropped. Wills and topic filters c
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -82,6 +81,8 @@ class Limits:
     """Persistent sessions without a connection."""
     offline_sessions_of_one: int = 1000
     """The same of one certificate, which may be that of a whole series of devices."""
+    remembered_versions: int = 100_000
+    """Client ids without a connection or session whose version number is known for an hour."""
 
 
 class Link(Protocol):
@@ -114,7 +115,8 @@ class Session:
     """One client's session; see the module. Made and ended by the `Router`.
 
     `expiry_interval` is how long it lives without a connection, in seconds. `owner` is the
-    certificate id of the connection it has or had last.
+    certificate id of the connection it has or had last, `version` the number of that connection
+    among those of the client id (see `fleetgate.broker.versions`).
     """
 
     __slots__ = (
@@ -133,6 +135,7 @@ class Session:
         "link",
         "owner",
         "pending",
+        "version",
         "will_at",
     )
 
@@ -156,7 +159,9 @@ class Session:
         self.inflight: dict[int, Message] = {}
         self.link: Link | None = None
         self.owner = ""
-        self.pending: deque[tuple[Message, int]] = deque()
+        # Nearly always empty, and an empty deque takes 700 bytes more.
+        self.pending: list[tuple[Message, int]] = []
+        self.version = 0
         self._will: Will | None = None
         self.will_at: float | None = None
 
@@ -209,7 +214,7 @@ class Session:
             packet_id = DONE if expired else self.link.deliver(message, qos)
             if packet_id is None:
                 return
-            pending.popleft()
+            del pending[0]
             if packet_id == DONE:
                 self._charge(-message.size)
             else:
@@ -226,7 +231,7 @@ class Session:
     def detach(self) -> None:
         """The link is gone: what it left unacknowledged comes first next time."""
         self.link = None
-        self.pending.extendleft((message, 1) for message in reversed(self.inflight.values()))
+        self.pending[:0] = [(message, 1) for message in self.inflight.values()]
         self.inflight.clear()
 
     def clear(self) -> None:
@@ -249,7 +254,7 @@ class Session:
             or self._bytes > limits.queued_bytes
             or self._backlog.used > self._backlog.limit
         ):
-            message, _ = pending.popleft()
+            message, _ = pending.pop(0)
             self._charge(-message.size)
             self._dropped += 1
             if self._dropped & (self._dropped - 1) == 0:  # 1, 2, 4, 8 ...: a line, not a flood

@@ -47,6 +47,14 @@ class Limits:
     """Role aliases of an account."""
     domain_configurations: int = 10
     """Domain configurations of an account."""
+    registration_tasks: int = 1
+    """Bulk registration tasks of an account that run at a time."""
+    registration_line_characters: int = 256_000
+    """Characters of a line of a bulk registration's input file."""
+    registration_task_days: int = 30
+    """Days after which a bulk registration task is ended."""
+    registration_report_days: int = 30
+    """Days a bulk registration task and its reports are kept after its end."""
     log_levels: int = 1000
     """Targets of an account that have a log level of their own."""
     tags_per_resource: int = 50

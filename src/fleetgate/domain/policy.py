@@ -211,7 +211,8 @@ class Policies:
             if rule is None or not _is_on(rule.statement, lowered):
                 continue
             (allows if rule.statement.allows else denies).add(rule, _decision(rule, action))
-        if len(self._filed) < _MAX_FILED_ACTIONS:
+        # A connection is asked about iot:Connect once, and there are many connections.
+        if action != CONNECT and len(self._filed) < _MAX_FILED_ACTIONS:
             self._filed[action] = denies, allows
         return denies, allows
 

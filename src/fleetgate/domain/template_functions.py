@@ -1,8 +1,8 @@
 """The values of provisioning templates: strings, ``Ref`` and the ``Fn::`` functions.
 
-`parse` turns the JSON of a value into an Expression, checking all that does not depend on
-parameters; `text` and `texts` evaluate it in a Scope. Evaluation is bounded: no string is longer
-than MAX_VALUE characters, and all functions of one evaluation together produce at most MAX_TOTAL.
+`text` and `texts` evaluate an Expression in a Scope; template_parsing makes Expressions of JSON.
+Evaluation is bounded: no string is longer than MAX_VALUE characters, and all functions of one
+evaluation together produce at most MAX_TOTAL.
 
 Sources: AWS IoT Developer Guide, "Provisioning templates" (which functions there are, ``Fn::Join``
 not in policies); AWS CloudFormation User Guide, "Intrinsic function reference" (what they do).
@@ -11,7 +11,7 @@ not in policies); AWS CloudFormation User Guide, "Intrinsic function reference" 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -28,9 +28,6 @@ UNRESOLVED: Final = "Cannot resolve reference value"
 
 Mappings = Mapping[str, Mapping[str, Mapping[str, str | list[str]]]]
 
-_PLACEHOLDER = re.compile(r"\$\{([^{}]*)\}")
-# Variables and literals of IoT policies, which Fn::Sub leaves for the policy.
-_POLICY_VARIABLE = re.compile(r"(?:iot|aws):(?!:)|[*?$]\Z", re.IGNORECASE)
 # Wildcards of policies and of topic filters, what makes a policy variable, what ends JSON text.
 _WIDENING = re.compile(r'[*?$+#{}"\\\x00-\x1f\x7f]')
 
@@ -115,7 +112,7 @@ class Select:
     def evaluate(self, scope: Scope) -> str:
         index = text(self.index, scope)
         items = texts(self.items, scope)
-        if not _is_index(index):
+        if not is_index(index):
             raise InvalidTemplate(self.path, f"index {quoted(index)} is not a number")
         if int(index) >= len(items):
             raise InvalidTemplate(
@@ -185,6 +182,10 @@ Expression = str | Function
 List = tuple[Expression, ...] | Function
 
 
+UNREADABLE: Final = Ref("", "")
+"""Stands in for a value that was noted as a problem; a template that has one is never rendered."""
+
+
 def text(expression: Expression, scope: Scope) -> str:
     """The string an expression stands for; raises InvalidTemplate."""
     if isinstance(expression, str):
@@ -205,6 +206,47 @@ def texts(expressions: List, scope: Scope) -> list[str]:
     return value
 
 
+def expressions(value: Any) -> Iterator[Function]:
+    """Every function in a value, those inside others too, in the order they are written.
+
+    `value` is an expression, or lists and objects of them.
+    """
+    match value:
+        case Join():
+            yield value
+            yield from expressions(value.items)
+        case Select():
+            yield value
+            yield from expressions((value.index, value.items))
+        case FindInMap():
+            yield value
+            yield from expressions((value.map_name, value.key, value.name))
+        case Split():
+            yield value
+            yield from expressions(value.source)
+        case Sub():
+            yield value
+            near = {name for name, _ in value.values}
+            for part in value.parts:
+                if isinstance(part, Ref) and part.name not in near:
+                    yield part
+            yield from expressions([each for _, each in value.values])
+        case Ref():
+            yield value
+        case Mapping():
+            yield from expressions(list(value.values()))
+        case tuple() | list():
+            for each in value:
+                yield from expressions(each)
+
+
+def references(value: Any) -> Iterator[Ref]:
+    """Every reference to a parameter in a value, also inside other functions."""
+    for each in expressions(value):
+        if isinstance(each, Ref) and each is not UNREADABLE:
+            yield each
+
+
 def find_in_map(
     mappings: Mappings, path: str, map_name: str, key: str, name: str
 ) -> str | list[str]:
@@ -223,154 +265,9 @@ def find_in_map(
     return value
 
 
-# --- parsing -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """Where a value stands: the template's mappings, and whether in a policy (no Fn::Join)."""
-
-    mappings: Mappings
-    in_policy: bool = False
-
-
-def is_function(value: Any) -> bool:
-    """Whether a JSON value is written as a function (rightly or wrongly)."""
-    return isinstance(value, dict) and any(key == "Ref" or key.startswith("Fn::") for key in value)
-
-
-def parse(value: Any, path: str, context: Context) -> Expression:
-    """The expression in a JSON value that must give a string; raises InvalidTemplate."""
-    if isinstance(value, str):
-        return value
-    if not is_function(value):
-        raise InvalidTemplate(path, "it must be a string, a Ref or a function")
-    function = parse_function(value, path, context)
-    if isinstance(function, Split):
-        raise InvalidTemplate(function.path, "it gives a list where a string must be")
-    return function
-
-
-def parse_list(value: Any, path: str, context: Context) -> List:
-    """The expression in a JSON value that must give a list; raises InvalidTemplate."""
-    if isinstance(value, list):
-        return tuple(parse(each, f"{path}[{index}]", context) for index, each in enumerate(value))
-    if is_function(value):
-        function = parse_function(value, path, context)
-        if isinstance(function, Split | FindInMap):
-            return function
-    raise InvalidTemplate(path, "it must be a list, Fn::Split or Fn::FindInMap")
-
-
-def parse_function(value: dict[str, Any], path: str, context: Context) -> Function:
-    """The function in a JSON object for which `is_function` holds; raises InvalidTemplate."""
-    if len(value) != 1:
-        raise InvalidTemplate(path, "a Ref or function must be alone in its object")
-    ((name, argument),) = value.items()
-    path = f"{path}.{name}" if name in _FUNCTIONS else path
-    if name == "Ref":
-        return Ref(path, _literal(argument, path, "the name of a parameter"))
-    if name == "Fn::Join":
-        if context.in_policy:
-            raise InvalidTemplate(path, "Fn::Join is not supported in policies; use Fn::Sub")
-        delimiter, items = _arguments(argument, path, "delimiter", "list")
-        delimiter = _literal(delimiter, f"{path}[0]", "a delimiter")
-        return Join(path, delimiter, parse_list(items, f"{path}[1]", context))
-    if name == "Fn::Select":
-        index, items = _arguments(argument, path, "index", "list")
-        return _parse_select(index, items, path, context)
-    if name == "Fn::FindInMap":
-        listed = _arguments(argument, path, "mapping", "key", "name")
-        map_name, key, entry = (
-            parse(each, f"{path}[{index}]", context) for index, each in enumerate(listed)
-        )
-        return _parse_find_in_map(map_name, key, entry, path, context)
-    if name == "Fn::Split":
-        delimiter, source = _arguments(argument, path, "delimiter", "string")
-        delimiter = _literal(delimiter, f"{path}[0]", "a delimiter")
-        if not delimiter:
-            raise InvalidTemplate(f"{path}[0]", "the delimiter must not be empty")
-        return Split(path, delimiter, parse(source, f"{path}[1]", context))
-    if name == "Fn::Sub":
-        return _parse_sub(argument, path, context)
-    raise InvalidTemplate(
-        path, f"unknown function {quoted(name)}; there are {', '.join(_FUNCTIONS)}"
-    )
-
-
-_FUNCTIONS = ("Ref", "Fn::Join", "Fn::Select", "Fn::FindInMap", "Fn::Split", "Fn::Sub")
-
-
-def _arguments(value: Any, path: str, *names: str) -> list[Any]:
-    if not isinstance(value, list) or len(value) != len(names):
-        raise InvalidTemplate(path, f"it must be a list of {len(names)}: {', '.join(names)}")
-    return value
-
-
-def _literal(value: Any, path: str, what: str) -> str:
-    if not isinstance(value, str):
-        raise InvalidTemplate(path, f"it must be {what}, a plain string")
-    return value
-
-
-def _is_index(value: str) -> bool:
+def is_index(value: str) -> bool:
+    """Whether a string is a number that Fn::Select takes."""
     return value.isascii() and value.isdigit() and len(value) <= 9
-
-
-def _parse_select(index: Any, items: Any, path: str, context: Context) -> Select:
-    if isinstance(index, int) and not isinstance(index, bool):
-        index = str(index)
-    index = parse(index, f"{path}[0]", context)
-    if isinstance(index, str) and not _is_index(index):
-        raise InvalidTemplate(f"{path}[0]", f"index {quoted(index)} is not a number from 0 on")
-    items = parse_list(items, f"{path}[1]", context)
-    if isinstance(index, str) and isinstance(items, tuple) and int(index) >= len(items):
-        raise InvalidTemplate(path, f"index {index} is outside a list of {len(items)} elements")
-    return Select(path, index, items)
-
-
-def _parse_find_in_map(
-    map_name: Expression, key: Expression, name: Expression, path: str, context: Context
-) -> FindInMap:
-    if isinstance(map_name, str):
-        if map_name not in context.mappings:
-            raise InvalidTemplate(path, f"there is no mapping {quoted(map_name)}")
-        if isinstance(key, str) and isinstance(name, str):
-            find_in_map(context.mappings, path, map_name, key, name)
-    return FindInMap(path, map_name, key, name)
-
-
-def _parse_sub(argument: Any, path: str, context: Context) -> Sub:
-    values: Any = {}
-    if isinstance(argument, list):
-        argument, values = _arguments(argument, path, "string", "variables")
-        if not isinstance(values, dict) or is_function(values):
-            raise InvalidTemplate(f"{path}[1]", "it must be an object of names and values")
-    source = _literal(argument, path, "a string, or a list of a string and its variables")
-    parts = _sub_parts(source, path)
-    parsed = tuple(
-        (name, parse(value, step(f"{path}[1]", name), context)) for name, value in values.items()
-    )
-    return Sub(path, parts, parsed)
-
-
-def _sub_parts(source: str, path: str) -> tuple[str | Ref, ...]:
-    parts: list[str | Ref] = []
-    end = 0
-    for found in _PLACEHOLDER.finditer(source):
-        parts.append(source[end : found.start()])
-        end = found.end()
-        name = found.group(1)
-        if not name:
-            raise InvalidTemplate(path, "`${}` names nothing")
-        if name.startswith("!"):
-            parts.append(f"${{{name[1:]}}}")
-        elif _POLICY_VARIABLE.match(name):
-            parts.append(found.group())
-        else:
-            parts.append(Ref(path, name))
-    parts.append(source[end:])
-    return tuple(part for part in parts if part)
 
 
 def step(path: str, key: str) -> str:

@@ -14,15 +14,14 @@ from fleetgate.domain import document as json_document
 from fleetgate.domain import policy, registry, resources
 from fleetgate.domain.document import minified
 from fleetgate.domain.template_functions import (
-    Context,
+    UNREADABLE,
     Expression,
     Function,
     Scope,
-    is_function,
-    parse_function,
     step,
     text,
 )
+from fleetgate.domain.template_parsing import Context, is_function, parse_function
 from fleetgate.domain.template_resources import checked, parse_named, parse_object
 from fleetgate.errors import InvalidTemplate, MalformedPolicyException
 
@@ -49,16 +48,18 @@ def parse_policy(
     logical_id: str, resource: dict[str, Any], path: str, context: Context, max_characters: int
 ) -> Policy:
     """A resource of type AWS::IoT::Policy; raises InvalidTemplate."""
-    parse_object(resource.get("OverrideSettings", {}), f"{path}.OverrideSettings", ())
+    with context.noting():
+        settings = resource.get("OverrideSettings", {})
+        parse_object(settings, f"{path}.OverrideSettings", context, ())
     path = f"{path}.Properties"
     properties = parse_object(
-        resource.get("Properties", {}), path, {"PolicyName", "PolicyDocument"}
+        resource.get("Properties", {}), path, context, {"PolicyName", "PolicyDocument"}
     )
     if len(properties) == 2:
         raise InvalidTemplate(path, "`PolicyName` and `PolicyDocument` exclude each other")
     if not properties:
         raise InvalidTemplate(path, NEITHER)
-    context = Context(context.mappings, in_policy=True)
+    context = context.of_policy()
     name = parse_named(properties, "PolicyName", registry.check_policy_name, path, context)
     if name is not None:
         ready = resources.Policy(logical_id, name) if isinstance(name, str) else None
@@ -70,7 +71,8 @@ def parse_policy(
     document = _parse_document(value, path, context)
     ready = None
     if not _has_function(document):
-        ready = _named_by_document(logical_id, document, path, max_characters)
+        with context.noting():
+            ready = _named_by_document(logical_id, document, path, max_characters)
     return Policy(logical_id, path, None, document, ready, max_characters)
 
 
@@ -88,7 +90,9 @@ def render_policy(parsed: Policy, scope: Scope) -> resources.Policy:
 
 def _parse_document(value: Any, path: str, context: Context) -> Any:
     if is_function(value):
-        return parse_function(value, path, context)
+        with context.noting():
+            return parse_function(value, path, context)
+        return UNREADABLE
     if isinstance(value, dict):
         return {key: _parse_document(each, step(path, key), context) for key, each in value.items()}
     if isinstance(value, list):

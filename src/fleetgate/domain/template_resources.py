@@ -1,5 +1,8 @@
 """Things and certificates in a provisioning template: how they are parsed and rendered.
 
+Parsing notes every problem in the Context and raises InvalidTemplate only where nothing can be
+made of what is there.
+
 Sources: AWS IoT Developer Guide, "Provisioning templates", sections "Resources section",
 "Resource override settings" and "Properties".
 """
@@ -14,21 +17,38 @@ from fleetgate.domain import registry, resources
 from fleetgate.domain.document import quoted
 from fleetgate.domain.resources import Kind, Override, Overrides, PrincipalType
 from fleetgate.domain.template_functions import (
-    Context,
+    UNREADABLE,
     Expression,
     List,
     Scope,
-    is_function,
-    parse_list,
     step,
     text,
     texts,
 )
-from fleetgate.domain.template_functions import parse as parse_expression
+from fleetgate.domain.template_parsing import Context, is_function, parse_list
+from fleetgate.domain.template_parsing import parse as parse_expression
 from fleetgate.errors import InvalidRequestException, InvalidTemplate
 
 CERTIFICATE_ID: Final = "AWS::IoT::Certificate::Id"
-"""The pseudo parameter that stands for the id of the device's new certificate."""
+"""The pseudo parameter that stands for the id of the device's own certificate."""
+
+_SUBJECT = (
+    *("Country", "Organization", "OrganizationalUnit", "DistinguishedNameQualifier"),
+    *("StateName", "CommonName", "SerialNumber"),
+)
+
+PSEUDO_PARAMETERS: Final[Mapping[Kind, frozenset[str]]] = {
+    Kind.FLEET: frozenset({CERTIFICATE_ID}),
+    Kind.JITP: frozenset(
+        {CERTIFICATE_ID, *(f"AWS::IoT::Certificate::{name}" for name in _SUBJECT)}
+    ),
+    Kind.INLINE: frozenset(),
+}
+"""What the service itself knows of a device, by kind of template.
+
+Source: AWS IoT Developer Guide, "Just-in-time provisioning" (the list, from the certificate's
+subject) and "Provisioning templates" (fleet).
+"""
 
 _METHODS = ("CertificateId", "CertificateSigningRequest", "CertificatePem")
 
@@ -64,16 +84,19 @@ class Certificate:
     override: Override | None
 
 
-def parse_object(value: Any, path: str, keys: Iterable[str] | None = None) -> dict[str, Any]:
-    """A JSON object with no members but `keys` (None: any); raises InvalidTemplate."""
+def parse_object(
+    value: Any, path: str, context: Context, keys: Iterable[str] | None = None
+) -> dict[str, Any]:
+    """A JSON object; members other than `keys` (None: any) are noted. Raises InvalidTemplate."""
     if not isinstance(value, dict):
         raise InvalidTemplate(path, "it must be a JSON object")
-    if keys is not None:
-        for key in value:
-            if key not in keys:
-                known = ", ".join(sorted(keys)) or "none"
-                raise InvalidTemplate(path, f"unknown element {quoted(key)}; known: {known}")
-    return value
+    if keys is None:
+        return value
+    known = ", ".join(sorted(keys)) or "none"
+    for key in value:
+        if key not in keys:
+            context.note(path, f"unknown element {quoted(key)}; known: {known}")
+    return {key: each for key, each in value.items() if key in keys}
 
 
 def parse_values(value: Any, path: str, context: Context) -> dict[str, Expression]:
@@ -82,7 +105,7 @@ def parse_values(value: Any, path: str, context: Context) -> dict[str, Expressio
         raise InvalidTemplate(path, "it must be an object of names and values, not a function")
     return {
         name: parse_expression(each, step(path, name), context)
-        for name, each in parse_object(value, path).items()
+        for name, each in parse_object(value, path, context).items()
     }
 
 
@@ -102,12 +125,13 @@ def parse_named(
     path: str,
     context: Context,
 ) -> Expression | None:
-    """A property that holds a name, checked if it can be; raises InvalidTemplate."""
+    """A property that holds a name, checked if it can be; None when it is not there."""
     if key not in properties:
         return None
     expression = parse_expression(properties[key], f"{path}.{key}", context)
     if isinstance(expression, str):
-        checked(check, expression, f"{path}.{key}")
+        with context.noting():
+            checked(check, expression, f"{path}.{key}")
     return expression
 
 
@@ -122,29 +146,37 @@ def parse_thing(logical_id: str, resource: dict[str, Any], path: str, context: C
             "ThingTypeName": "THING_TYPE_NAME",
             "ThingGroups": "THING_GROUPS",
         },
+        context,
         mergeable=("AttributePayload", "ThingGroups"),
     )
     path = f"{path}.Properties"
     keys = {"ThingName", "AttributePayload", "ThingTypeName", "ThingGroups", "BillingGroup"}
-    properties = parse_object(resource.get("Properties", {}), path, keys | {"PackageVersions"})
+    properties = parse_object(
+        resource.get("Properties", {}), path, context, keys | {"PackageVersions"}
+    )
     if "PackageVersions" in properties:
-        raise InvalidTemplate(f"{path}.PackageVersions", "this server does not offer it")
+        # packages are no part of this server: what would be kept here nobody could look at
+        context.note(f"{path}.PackageVersions", "this server does not offer it")
     name = parse_named(properties, "ThingName", registry.check_thing_name, path, context)
     if name is None:
-        raise InvalidTemplate(path, "`ThingName` is missing")
+        context.note(path, "`ThingName` is missing")
+        name = UNREADABLE
     attributes = groups = None
     if "AttributePayload" in properties:
         at = f"{path}.AttributePayload"
-        attributes = parse_values(properties["AttributePayload"], at, context)
-        for attribute, value in attributes.items():
-            checked(registry.check_attribute_name, attribute, at)
-            if isinstance(value, str):
-                _check_attribute(attribute, value, at)
+        with context.noting():
+            attributes = parse_values(properties["AttributePayload"], at, context)
+        for attribute, value in (attributes or {}).items():
+            with context.noting():
+                checked(registry.check_attribute_name, attribute, at)
+                if isinstance(value, str):
+                    _check_attribute(attribute, value, at)
     if "ThingGroups" in properties:
         groups = parse_list(properties["ThingGroups"], f"{path}.ThingGroups", context)
         for index, group in enumerate(groups if isinstance(groups, tuple) else ()):
             if isinstance(group, str):
-                checked(registry.check_thing_group_name, group, f"{path}.ThingGroups[{index}]")
+                with context.noting():
+                    checked(registry.check_thing_group_name, group, f"{path}.ThingGroups[{index}]")
     return Thing(
         logical_id=logical_id,
         path=path,
@@ -212,65 +244,66 @@ def parse_certificate(
 ) -> Certificate:
     """A resource of type AWS::IoT::Certificate; raises InvalidTemplate."""
     settings = resource.get("OverrideSettings", {})
-    override = _parse_overrides(settings, f"{path}.OverrideSettings", {"Status": "STATUS"})
+    override = _parse_overrides(settings, f"{path}.OverrideSettings", {"Status": "STATUS"}, context)
     path = f"{path}.Properties"
     keys = {*_METHODS, "CACertificatePem", "Status", "ThingPrincipalType"}
-    properties = parse_object(resource.get("Properties", {}), path, keys)
+    properties = parse_object(resource.get("Properties", {}), path, context, keys)
 
     def expression(name: str) -> Expression | None:
         if name not in properties:
             return None
         return parse_expression(properties[name], f"{path}.{name}", context)
 
-    method = _method(properties, path, kind)
+    method = _method(properties, path, context, kind)
+    source = expression(method)
     certificate = Certificate(
         logical_id=logical_id,
         path=path,
         method=method,
-        source=parse_expression(properties[method], f"{path}.{method}", context),
+        source=UNREADABLE if source is None else source,
         ca_pem=expression("CACertificatePem"),
         status=parse_expression(properties.get("Status", "ACTIVE"), f"{path}.Status", context),
         principal_type=expression("ThingPrincipalType"),
         override=override.get("Status"),
     )
-    if isinstance(certificate.status, str):
-        _status(certificate.status, path)
-    if isinstance(certificate.principal_type, str):
-        _principal_type(certificate.principal_type, path)
+    with context.noting():
+        if isinstance(certificate.status, str):
+            _status(certificate.status, path)
+    with context.noting():
+        if isinstance(certificate.principal_type, str):
+            _principal_type(certificate.principal_type, path)
     return certificate
 
 
-def _method(properties: Mapping[str, Any], path: str, kind: Kind) -> str:
-    """The one property that says which certificate; raises InvalidTemplate."""
+def _method(properties: Mapping[str, Any], path: str, context: Context, kind: Kind) -> str:
+    """The one property that says which certificate."""
     given = [method for method in _METHODS if method in properties]
-    if kind is Kind.FLEET:
+    if kind is not Kind.INLINE:
+        what = "fleet provisioning" if kind is Kind.FLEET else "JITP"
         for method in (*_METHODS[1:], "CACertificatePem"):
             if method in properties:
-                raise InvalidTemplate(
-                    f"{path}.{method}", "a fleet provisioning template takes only `CertificateId`"
-                )
+                context.note(f"{path}.{method}", f"a {what} template takes only `CertificateId`")
         if not given:
-            raise InvalidTemplate(path, "`CertificateId` is missing")
+            context.note(path, "`CertificateId` is missing")
+        return "CertificateId"
     if len(given) != 1:
         found = " and ".join(f"`{method}`" for method in given) or "none"
-        raise InvalidTemplate(
-            path, f"it must have exactly one of {', '.join(_METHODS)}; it has {found}"
-        )
-    if "CACertificatePem" in properties and given != ["CertificatePem"]:
-        raise InvalidTemplate(
+        context.note(path, f"it must have exactly one of {', '.join(_METHODS)}; it has {found}")
+    elif "CACertificatePem" in properties and given != ["CertificatePem"]:
+        context.note(
             f"{path}.CACertificatePem", f"it belongs to `CertificatePem`, not to `{given[0]}`"
         )
-    return given[0]
+    return given[0] if given else "CertificateId"
 
 
 def render_certificate(parsed: Certificate, scope: Scope, kind: Kind) -> resources.Certificate:
     """The certificate for one device; raises InvalidTemplate.
 
-    In fleet provisioning it can be no other than the one just created.
+    In fleet and just-in-time provisioning it can be no other than the device's own.
     """
     path = parsed.path
     source = text(parsed.source, scope)
-    if kind is Kind.FLEET:
+    if kind is not Kind.INLINE:
         true_id = scope.reference(CERTIFICATE_ID, f"{path}.CertificateId")
         if source != true_id:
             raise InvalidTemplate(
@@ -316,22 +349,29 @@ def _principal_type(value: str, path: str) -> PrincipalType:
 
 
 def _parse_overrides(
-    value: Any, path: str, keys: Mapping[str, str], mergeable: tuple[str, ...] = ()
+    value: Any,
+    path: str,
+    keys: Mapping[str, str],
+    context: Context,
+    mergeable: tuple[str, ...] = (),
 ) -> dict[str, Override]:
     """`keys` maps the names in AWS's examples to those in its prose; both are accepted."""
-    settings = parse_object(value, path, [*keys, *keys.values()])
+    settings: dict[str, Any] = {}
+    with context.noting():
+        settings = parse_object(value, path, context, [*keys, *keys.values()])
     overrides: dict[str, Override] = {}
     for key, other in keys.items():
         if key in settings and other in settings:
-            raise InvalidTemplate(path, f"`{key}` and `{other}` are the same setting")
+            context.note(path, f"`{key}` and `{other}` are the same setting")
         spelled = key if key in settings else other
         if spelled not in settings:
             continue
         allowed = [each for each in Override if each is not Override.MERGE or key in mergeable]
-        if settings[spelled] not in allowed:
-            raise InvalidTemplate(
+        if settings[spelled] in allowed:
+            overrides[key] = Override(settings[spelled])
+        else:
+            context.note(
                 f"{path}.{spelled}",
                 f"it must be one of {', '.join(allowed)}, not {quoted(settings[spelled])}",
             )
-        overrides[key] = Override(settings[spelled])
     return overrides

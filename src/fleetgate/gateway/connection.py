@@ -16,9 +16,10 @@ new certificate finds its messages. A temporary claim is no device, and its poli
 client id: it never has a persistent session, and is refused under the client id of a session,
 connected or not, of another certificate.
 
-Answers to provisioning requests are made in `fleetgate.gateway.answers`, the rules of the single
-packets are in `fleetgate.gateway.requests`. Whatever ends the connection goes through `_end`,
-once.
+A session is opened in `fleetgate.gateway.entry`, answers to provisioning requests are made in
+`fleetgate.gateway.answers`, the rules of the single packets are in `fleetgate.gateway.requests`,
+what others hear of all this in `fleetgate.gateway.lifecycle`. Whatever ends the connection goes
+through `_end`, once.
 """
 
 from __future__ import annotations
@@ -26,31 +27,31 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import uuid
 from enum import IntEnum
 
 from fleetgate.broker.router import Router
 from fleetgate.broker.session import DONE, Message, Session
 from fleetgate.domain.policy import RECEIVE
-from fleetgate.errors import ProtocolError, ServiceUnavailableException
-from fleetgate.gateway import opening, requests, wills
+from fleetgate.errors import ProtocolError
+from fleetgate.gateway import lifecycle, opening, requests
 from fleetgate.gateway.answers import Answers
+from fleetgate.gateway.entry import enter
+from fleetgate.gateway.lifecycle import Cause
 from fleetgate.gateway.lifetime import Lifetime
 from fleetgate.gateway.outgoing import Outgoing
-from fleetgate.gateway.rights import Rights, admit
+from fleetgate.gateway.rights import Denied, Rights, admit
 from fleetgate.gateway.services import MAX_CONNECT, MAX_PACKET, WINDOW, Services
 from fleetgate.gateway.shared import Shared
 from fleetgate.gateway.tls import TURN, TlsConnection
 from fleetgate.mqtt import packets
 from fleetgate.mqtt.connection import Connection, Role
-from fleetgate.mqtt.packets import Connack, Connect, Disconnect, Packet, Puback
+from fleetgate.mqtt.packets import Connack, Connect, Packet, Puback
 from fleetgate.mqtt.reasons import Reason
 from fleetgate.names import certificate_id
 from fleetgate.operations.identity import Peer
 
 logger = logging.getLogger("fleetgate.gateway")
-
-_LOAD_PAUSE = 1.0
-"""Seconds, on average, between two attempts to load policies while the registry is away."""
 
 
 class Phase(IntEnum):
@@ -78,6 +79,7 @@ class MqttConnection:
         "_phase",
         "_refreshing",
         "_rights",
+        "_session_identifier",
         "_shared",
         "_stopped",
         "_worked_off",
@@ -102,6 +104,7 @@ class MqttConnection:
         self._phase = Phase.NEW
         self._refreshing: asyncio.Task[None] | None = None
         self._rights: Rights | None = None
+        self._session_identifier: str | None = None
         self._stopped = False
         self.certificate_id = certificate_id(tls.certificate)
         self.client_id = ""
@@ -126,6 +129,13 @@ class MqttConnection:
     def version(self) -> packets.Version | None:
         """4 or 5, None before CONNECT."""
         return self._core.version
+
+    @property
+    def session_identifier(self) -> str:
+        """What events call this connection. Made when the first of them is."""
+        if self._session_identifier is None:
+            self._session_identifier = str(uuid.uuid4())
+        return self._session_identifier
 
     @property
     def open(self) -> bool:
@@ -178,7 +188,7 @@ class MqttConnection:
         """See `fleetgate.gateway.tls.Application`."""
         if self._phase is not Phase.ENDED:
             self._log("disconnected", cause)
-            self._end(with_will=True)
+            self._end(Cause.CONNECTION_LOST, with_will=True)
 
     # --- called by the gateway ---------------------------------------------------------------
 
@@ -187,19 +197,21 @@ class MqttConnection:
         self._stopped = True
         return self._answers.task if self._answers is not None else None
 
-    def fail(self, reason: int, message: str, *, with_will: bool = True) -> None:
-        """End the connection for `reason` (a code of MQTT 5.0 section 3.14.2.1)."""
+    def fail(
+        self, reason: int, message: str, *, with_will: bool = True, cause: Cause | None = None
+    ) -> None:
+        """End the connection for `reason` (a code of MQTT 5.0 section 3.14.2.1).
+
+        `cause` is what the event says; without it that follows from `reason`.
+        """
         if self._phase is Phase.ENDED:
             return
         self._log("disconnected" if self.open else "refused", message, reason)
         try:
-            if not self.open and self.version is not None:
-                self.outgoing.send(opening.refusal(self.version, reason, message))
-            elif self.version == 5:
-                self.outgoing.send(Disconnect(reason, {"reason_string": message[:500]}))
+            self.outgoing.farewell(reason, message, refused=not self.open)
         except ProtocolError as error:  # larger than the client takes
             self._log("no-farewell", error.message)
-        self._end(with_will=with_will)
+        self._end(cause or lifecycle.cause_of(reason), with_will=with_will)
 
     # --- called by the session ---------------------------------------------------------------
 
@@ -227,13 +239,8 @@ class MqttConnection:
                 decision.reason,
             )
             return DONE
-        properties: packets.Properties = {}
-        if self.version == 5:
-            properties.update(message.properties)
-            if message.expires_at is not None:
-                properties["message_expiry_interval"] = max(1, int(message.expires_at - now))
         try:
-            return self.outgoing.publish(message.topic, message.payload, qos, properties)
+            return self.outgoing.deliver(message, qos, now)
         except ProtocolError as error:
             self._log("not-delivered", error.message)
             return DONE
@@ -269,7 +276,7 @@ class MqttConnection:
         """The client has sent DISCONNECT."""
         self._expiry_interval = expiry_interval
         self._log("disconnected", "by the client")
-        self._end(with_will=with_will)
+        self._end(Cause.CLIENT_INITIATED_DISCONNECT, with_will=with_will)
 
     # --- opening -----------------------------------------------------------------------------
 
@@ -285,52 +292,26 @@ class MqttConnection:
 
     async def _open(self, connect: Connect) -> None:
         client_id = self.client_id = connect.client_id or secrets.token_hex(16)
-        peer = Peer(self.tls.address, self.tls.server_name, self.tls.certificate)
+        tls = self.tls
+        peer = Peer(tls.address, tls.server_name, tls.certificate, tls.chain)
         try:
             rights = await admit(self.services, peer, client_id, connect)
+            if self._phase is not Phase.OPENING:
+                return  # the client has not waited, or the certificate was deactivated meanwhile
+            if self._stopped:
+                raise ProtocolError(Reason.SERVER_SHUTTING_DOWN, "the server is stopping")
+            entry = enter(self, connect, peer, rights, self._shared)
         except ProtocolError as error:
+            if isinstance(error, Denied):
+                lifecycle.tell_connect_failed(self, error.identity)
             self.fail(error.reason, error.message)
             return
-        if self._phase is not Phase.OPENING:
-            return  # the client has not waited, or the certificate was deactivated meanwhile
-        if self._stopped:
-            self.fail(Reason.SERVER_SHUTTING_DOWN, "the server is stopping")
-            return
-        self._rights, identity = rights, rights.identity
-        now = self.services.clock()
-        owner = self.router.owner_of(client_id, now)
-        if identity.is_temporary_claim and owner not in (None, self.certificate_id):
-            self.fail(
-                Reason.NOT_AUTHORIZED,
-                "a temporary claim cannot use the client id of a session of another certificate",
-            )
-            return
-        will = wills.will_of(connect, peer, client_id, self._shared)
-        if will is not None and not self.router.has_room(will.size):
-            self.fail(Reason.QUOTA_EXCEEDED, f"no room for a will of {will.size} bytes")
-            return
-        terms = opening.terms(connect, client_id, persistent=not identity.is_temporary_claim)
-        valid_for = identity.not_after - self.services.wall()
-        self._lifetime.admit(terms.keep_alive, now + valid_for)
-        self.session, present = self.router.open(
-            client_id,
-            self,
-            owner=self.certificate_id,
-            clean=connect.clean_start,
-            expiry_interval=terms.expiry_interval,
-            will=will,
-            now=now,
-        )
+        self._rights, self.session, terms = rights, entry.session, entry.terms
+        valid_for = rights.identity.not_after - self.services.wall()
+        self._lifetime.admit(terms.keep_alive, self.services.clock() + valid_for)
         self._phase = Phase.READY
         self.tls.wake_at(self._lifetime.ends_at)
-        logger.info(
-            "event=connected client=%r certificate=%s peer=%s mqtt=%s keep_alive=%d "
-            "expiry_interval=%d session_present=%d",
-            *(self.client_id, self.certificate_id, self.tls.peer),
-            *("5" if connect.version == 5 else "3.1.1", terms.keep_alive),
-            *(terms.expiry_interval, present),
-        )
-        self._resume(Connack(present, 0, terms.properties))
+        self._resume(Connack(entry.present, 0, terms.properties))
 
     # --- working -----------------------------------------------------------------------------
 
@@ -371,6 +352,7 @@ class MqttConnection:
         try:
             if first is not None:
                 self.outgoing.send(first)
+                lifecycle.tell_connected(self)
             self._work()
             if self.session is not None:
                 self.session.pump(self.services.clock())
@@ -393,19 +375,12 @@ class MqttConnection:
 
     async def _load_policies(self) -> None:
         rights = self.rights
-        while True:
-            try:
-                await rights.load()
-                break
-            except ServiceUnavailableException:
-                # the registry is away: the client waits, as it does for any load
-                if self._phase is not Phase.REFRESHING:
-                    return
-                await asyncio.sleep(_LOAD_PAUSE * (0.5 + secrets.randbelow(1000) / 1000))
-            except Exception:
-                logger.exception("event=policies-not-loaded certificate=%s", self.certificate_id)
-                self.fail(Reason.UNSPECIFIED_ERROR, "the server cannot tell what is allowed")
-                return
+        try:
+            await rights.load_patiently(lambda: self._phase is Phase.REFRESHING)
+        except Exception:
+            logger.exception("event=policies-not-loaded certificate=%s", self.certificate_id)
+            self.fail(Reason.UNSPECIFIED_ERROR, "the server cannot tell what is allowed")
+            return
         self._refreshing = None
         if self._phase is Phase.REFRESHING:
             self._phase = Phase.READY
@@ -434,9 +409,9 @@ class MqttConnection:
             return
         self._log("disconnected" if self.open else "refused", error.message, error.reason)
         self.outgoing.put(self._core.closing(error))
-        self._end(with_will=True)
+        self._end(lifecycle.cause_of(error.reason), with_will=True)
 
-    def _end(self, *, with_will: bool) -> None:
+    def _end(self, cause: Cause, *, with_will: bool) -> None:
         self._phase = Phase.ENDED
         self._inbox.clear()
         self._worked_off = 0
@@ -456,6 +431,7 @@ class MqttConnection:
                 now=self.services.clock(),
                 expiry_interval=self._expiry_interval,
             )
+            lifecycle.tell_disconnected(self, cause)
 
     def _log(self, event: str, cause: str, reason: int | None = None) -> None:
         logger.info(

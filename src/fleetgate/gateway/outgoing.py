@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from fleetgate.broker.session import DONE
+from fleetgate.broker.session import DONE, Message
+from fleetgate.gateway import opening
 from fleetgate.gateway.services import WINDOW
 from fleetgate.gateway.tls import TlsConnection
 from fleetgate.mqtt.connection import Connection, State
-from fleetgate.mqtt.packets import Packet, Properties, Publish
+from fleetgate.mqtt.packets import Disconnect, Packet, Properties, Publish
 
 _BATCH: Final = 16384  # bytes; one TLS record
 
@@ -43,6 +44,26 @@ class Outgoing:
         """Send `packet`, unless one side has said goodbye. Raises ProtocolError."""
         if self._core.state is not State.CLOSED:
             self.put(self._core.send(packet))
+
+    def farewell(self, reason: int, message: str, *, refused: bool) -> None:
+        """Send what says why this is the end: CONNACK when `refused`, else DISCONNECT in MQTT 5.
+
+        Raises ProtocolError when it is larger than the client takes.
+        """
+        version = self._core.version
+        if refused and version is not None:
+            self.send(opening.refusal(version, reason, message))
+        elif version == 5:
+            self.send(Disconnect(reason, {"reason_string": message[:500]}))
+
+    def deliver(self, message: Message, qos: int, now: float) -> int:
+        """Send a message of the broker; otherwise like `publish`."""
+        properties: Properties = {}
+        if self._core.version == 5:
+            properties.update(message.properties)
+            if message.expires_at is not None:
+                properties["message_expiry_interval"] = max(1, int(message.expires_at - now))
+        return self.publish(message.topic, message.payload, qos, properties)
 
     def publish(self, topic: str, payload: bytes, qos: int, properties: Properties) -> int:
         """Send a message; its packet identifier, or `DONE` when none comes back.

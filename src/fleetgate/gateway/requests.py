@@ -16,6 +16,7 @@ from fleetgate.broker.session import Granted
 from fleetgate.domain.policy import PUBLISH, SUBSCRIBE
 from fleetgate.errors import ProtocolError
 from fleetgate.gateway import opening
+from fleetgate.gateway.lifecycle import Cause, Event, tell_subscriptions
 from fleetgate.gateway.services import MAX_PAYLOAD
 from fleetgate.mqtt.fields import shown
 from fleetgate.mqtt.packets import (
@@ -82,7 +83,7 @@ def _publish(connection: MqttConnection, packet: Publish) -> None:
         if packet.packet_id is not None and connection.version == 5:
             reason = {"reason_string": decision.reason[:500]}
             connection.outgoing.send(Puback(packet.packet_id, Reason.NOT_AUTHORIZED, reason))
-        connection.fail(Reason.NOT_AUTHORIZED, decision.reason)
+        connection.fail(Reason.NOT_AUTHORIZED, decision.reason, cause=Cause.AUTH_ERROR)
         return
     reserved = topic.startswith("$")
     if reserved and not connection.services.is_request(topic):
@@ -114,6 +115,7 @@ def _subscribe(connection: MqttConnection, packet: Subscribe) -> None:
         connection.fail(Reason.QOS_NOT_SUPPORTED, "SUBSCRIBE with QoS 2")
         return
     codes: list[int] = []
+    granted: list[str] = []
     causes: dict[str, None] = {}  # each one once, in order
     if len(wanted) > _MAX_FILTERS:
         cause = f"SUBSCRIBE with {len(wanted)} topic filters, more than {_MAX_FILTERS}"
@@ -126,11 +128,13 @@ def _subscribe(connection: MqttConnection, packet: Subscribe) -> None:
     for each in wanted:
         try:
             codes.append(_subscribe_one(connection, each))
+            granted.append(each.topic_filter)
         except ProtocolError as error:
             causes[error.message] = None
             codes.append(_refused(connection, each.topic_filter, error.reason, error.message))
     properties: dict[str, Any] = {"reason_string": "; ".join(causes)[:500]} if causes else {}
     connection.outgoing.send(Suback(packet.packet_id, tuple(codes), properties))
+    tell_subscriptions(Event.SUBSCRIBED, connection, granted)
 
 
 def _refused(connection: MqttConnection, topic_filter: str, reason: int, cause: str) -> int:
@@ -180,14 +184,18 @@ def _unsubscribe(connection: MqttConnection, packet: Unsubscribe) -> None:
             f"UNSUBSCRIBE with {count} topic filters, more than {_ABSURD_FILTERS}",
         )
         return
-    for topic_filter in packet.topic_filters:
-        connection.router.unsubscribe(session, topic_filter)
+    ended = [
+        topic_filter
+        for topic_filter in packet.topic_filters
+        if connection.router.unsubscribe(session, topic_filter)
+    ]
     codes: tuple[int, ...] = ()
     if connection.version == 5:
         # AWS IoT never says 0x11, no subscription existed (developer guide, "MQTT 5 reason
         # codes").
         codes = (Reason.SUCCESS,) * len(packet.topic_filters)
     connection.outgoing.send(Unsuback(packet.packet_id, codes))
+    tell_subscriptions(Event.UNSUBSCRIBED, connection, ended)
 
 
 def _ping(connection: MqttConnection, _packet: Pingreq) -> None:

@@ -11,8 +11,8 @@ is a bound. A body nobody wanted is thrown away before the answer, since a clien
 one while it sends; what is too large for that, or was not sent yet (``Expect``), ends with the
 connection.
 
-Beside the API there are three paths of our own below ``/_fleetgate/``. They need no signature;
-the one that changes something is closed to web pages.
+Beside the API there are paths of our own below ``/_fleetgate/``. They need no signature, but for
+the one that looks at templates; the one that changes something is closed to web pages.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from fleetgate.errors import (
     ServiceError,
     UnknownOperationException,
 )
+from fleetgate.gateway import template_rendering
 from fleetgate.gateway.authentication import (
     GLOBAL_SERVICES,
     SIGNING_NAMES,
@@ -44,7 +45,9 @@ from fleetgate.gateway.authentication import (
     speaks_query,
 )
 from fleetgate.gateway.bodies import MAX_BODY, Body, Disconnected, Receive
+from fleetgate.gateway.reports import FileBody, base_url, open_report
 from fleetgate.gateway.web_pages import Scope, header, refuse_web_pages
+from fleetgate.operations import report_links
 from fleetgate.operations.call import Call, Services
 from fleetgate.operations.dispatch import invoke
 from fleetgate.wire import query, restjson
@@ -53,9 +56,10 @@ from fleetgate.wire.model import Service
 log = logging.getLogger("fleetgate.rest")
 
 OWN_PREFIX = "/_fleetgate/"
+_RENDER = f"{OWN_PREFIX}templates/render"
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Answer = tuple[int, Mapping[str, str], bytes]
+Answer = tuple[int, Mapping[str, str], bytes | FileBody]
 
 
 @dataclass(slots=True)
@@ -105,12 +109,16 @@ class Rest:
                 "headers": [(name.encode(), value.encode()) for name, value in all_headers.items()],
             }
         )
-        await send({"type": "http.response.body", "body": body})
+        if isinstance(body, FileBody):
+            await body.send(send)
+        else:
+            await send({"type": "http.response.body", "body": body})
 
     async def _answer(self, scope: Scope, sent: Body, request_id: str) -> Answer:
         # percent-encoded as it arrived: names may hold an encoded slash
         path = scope["raw_path"].decode("ascii", errors="replace")
-        if path.startswith(OWN_PREFIX):
+        signed_own = (scope["method"], path) == ("POST", _RENDER)
+        if path.startswith(OWN_PREFIX) and not signed_own:
             return await self._own(scope, path)
         fields = restjson.parse_query(scope["query_string"].decode("ascii", errors="replace"))
         headers = [
@@ -130,7 +138,12 @@ class Rest:
             source_ip=request.source_ip,
             # policies of roles ask for them too, when a role is assumed
             conditions=request.conditions if caller.asks_for_values or service == "sts" else {},
+            base_url=base_url(scope),
         )
+        if signed_own:
+            if service != "iot":
+                raise AccessDeniedException(f"{_RENDER} takes signatures for `iot`")
+            return _json(await template_rendering.render(call, known.body))
         if service in GLOBAL_SERVICES:
             return await self._query(call, service, request, known.body)
         model = self.models[service]
@@ -182,6 +195,8 @@ class Rest:
 
     async def _own(self, scope: Scope, path: str) -> Answer:
         method = scope["method"]
+        if method == "GET" and path.startswith(report_links.PREFIX):
+            return open_report(self.services, scope, path)
         name = path.removeprefix(OWN_PREFIX)
         if (method, name) == ("GET", "health"):
             return _json({"status": "ok", "version": __version__})

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import secrets
+from collections.abc import Callable
+from typing import Final
 
 from fleetgate.domain.policy import CONNECT, NO_VALUES, Decision, Values
 from fleetgate.errors import ProtocolError, ServiceUnavailableException
@@ -15,6 +19,17 @@ from fleetgate.operations.admission import NotAdmitted
 from fleetgate.operations.identity import Identity, Peer
 
 logger = logging.getLogger("fleetgate.gateway")
+
+_LOAD_PAUSE: Final = 1.0
+"""Seconds, on average, between two attempts to load policies while the registry is away."""
+
+
+class Denied(ProtocolError):
+    """The registry knows the client, and it may not connect like that. The reason is 0x87."""
+
+    def __init__(self, message: str, identity: Identity) -> None:
+        super().__init__(Reason.NOT_AUTHORIZED, message)
+        self.identity = identity
 
 
 class Rights:
@@ -38,6 +53,19 @@ class Rights:
         self._policies = await self._services.policies(self.identity, self._client_id, self._peer)
         self._epoch = epoch
 
+    async def load_patiently(self, wanted: Callable[[], bool]) -> None:
+        """Load the policies; while the registry is away, again and again as long as `wanted` says.
+
+        The client waits meanwhile, as it does for any load. Raises what else the registry raises.
+        """
+        while True:
+            try:
+                return await self.load()
+            except ServiceUnavailableException:
+                if not wanted():
+                    return None
+            await asyncio.sleep(_LOAD_PAUSE * (0.5 + secrets.randbelow(1000) / 1000))
+
     @property
     def stale(self) -> bool:
         """Have policies changed since `load`?"""
@@ -56,10 +84,11 @@ async def admit(services: Services, peer: Peer, client_id: str, connect: Connect
 
     About iot:Publish for the topic of the will, too; it is asked again when that is published.
     Raises ProtocolError, whose reason is that of CONNACK, when the answer is no or there is
-    none.
+    none; it is Denied when it is the policies that say no.
     """
     try:
-        rights = Rights(services, await services.admit(peer.certificate), client_id, peer)
+        identity = await services.admit(peer)
+        rights = Rights(services, identity, client_id, peer.settled())
         await rights.load()
     except NotAdmitted as error:
         raise ProtocolError(Reason.NOT_AUTHORIZED, error.message) from None
@@ -84,5 +113,5 @@ async def admit(services: Services, peer: Peer, client_id: str, connect: Connect
             if decision.allowed:
                 decision = rights.decide(action, "topic/" + connect.will.topic)
     if not decision.allowed:
-        raise ProtocolError(Reason.NOT_AUTHORIZED, decision.reason)
+        raise Denied(decision.reason, identity)
     return rights

@@ -47,7 +47,9 @@ class Reply:
 class Services:
     """The functions behind the gateway.
 
-    `admit` turns a certificate (DER) into its identity, or raises NotAdmitted. `policies` gives
+    `admit` turns a client that connects into its identity, or raises NotAdmitted; a certificate
+    that is not known may come to be registered by it. `readmit` does the same for a client that
+    has been admitted before, and registers nothing. `policies` gives
     what applies to an identity under a client id and from a peer; it is asked again once
     `policy_epoch` has another value than at the last time. `is_request` says whether a topic
     beginning with ``$`` is answered by `provision`. `clock` is monotonic, `wall` the time of day,
@@ -55,7 +57,8 @@ class Services:
     """
 
     account: Account
-    admit: Callable[[bytes], Awaitable[Identity]]
+    admit: Callable[[Peer], Awaitable[Identity]]
+    readmit: Callable[[Peer], Awaitable[Identity]]
     policies: Callable[[Identity, str, Peer], Awaitable[Policies]]
     policy_epoch: Callable[[], int]
     is_request: Callable[[str], bool]

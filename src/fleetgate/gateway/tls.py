@@ -46,6 +46,7 @@ _RECORD: Final = 16384  # RFC 8446 section 5.1: the plaintext of one record
 _SEGMENT: Final = 1200  # what Nagle's algorithm holds back is smaller than a TCP segment
 _SLICE: Final = 4096  # handed to the application at once: the smallest packets, 2048 of them
 _FLIGHT: Final = _RECORD + 1024  # one record with what TLS adds, or a whole handshake flight
+_CHAIN: Final = 10  # certificates behind the client's own; longer chains are not looked at
 
 
 class State(IntEnum):
@@ -172,6 +173,17 @@ class TlsConnection(asyncio.Protocol):
         """The name the client wants to talk to (RFC 6066 section 3), empty when it did not say."""
         name = self._ssl.get_servername()
         return name.decode("ascii", "replace").lower() if name else ""
+
+    def chain(self) -> tuple[bytes, ...]:
+        """The certificates (DER) that the peer sent behind its own: the first 10 at most.
+
+        None of them is checked, and nothing says that one signed another. Reading them takes time.
+        """
+        sent = self._ssl.get_peer_cert_chain() or []
+        # On the side of a server OpenSSL leaves the peer's own certificate out, but is not bound to
+        # (SSL_get_peer_cert_chain(3)).
+        found = (crypto.dump_certificate(crypto.FILETYPE_ASN1, x509) for x509 in sent[: _CHAIN + 1])
+        return tuple(der for der in found if der != self.certificate)[:_CHAIN]
 
     def write(self, data: bytes) -> None:
         """Send `data`; nothing happens when the connection is no longer open."""

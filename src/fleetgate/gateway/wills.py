@@ -30,6 +30,7 @@ def will_of(connect: packets.Connect, peer: Peer, client_id: str, shared: Shared
     will = connect.will
     if will is None:
         return None
+    peer = peer.settled()
 
     def release() -> None:
         shared.spawn(_publish(will, peer, client_id, shared))
@@ -46,7 +47,7 @@ def will_of(connect: packets.Connect, peer: Peer, client_id: str, shared: Shared
 async def _publish(will: packets.Will, peer: Peer, client_id: str, shared: Shared) -> None:
     services = shared.services
     try:
-        identity = await services.admit(peer.certificate)
+        identity = await services.readmit(peer)
         policies = await services.policies(identity, client_id, peer)
     except NotAdmitted as error:
         logger.info("event=will-not-published client=%r cause=%r", client_id, error.message)

@@ -3,7 +3,8 @@
 A certificate is admitted when its id (the SHA-256 of its DER form) is known, its status is
 ACTIVE and the moment lies inside its validity; a temporary provisioning claim is admitted until
 it ends. TLS itself accepts any client certificate: trust is by registry, not by chain
-(AWS IoT developer guide, "X.509 client certificates").
+(AWS IoT developer guide, "X.509 client certificates"). What becomes of a certificate that is not
+known, or not active yet, is for operations/just_in_time.py.
 
 What a connection may do is decided by the policies of its certificate and of the groups of its
 thing, compiled for it once. Facts that cost something, those of the thing and of the certificate,
@@ -36,6 +37,14 @@ class NotAdmitted(Error):
     """The certificate does not open the door; the message names its id and the reason."""
 
 
+class NotRegistered(NotAdmitted):
+    """The registry does not know the certificate."""
+
+
+class NotActivated(NotAdmitted):
+    """The certificate is PENDING_ACTIVATION."""
+
+
 @dataclass(frozen=True, slots=True)
 class Device:
     """What rules a connection: documents by policy name, and the thing it belongs to, if any.
@@ -52,23 +61,32 @@ class Device:
         return any(document.mentions(prefix) for _, document in self.documents)
 
 
-async def admit(services: Services, der: bytes) -> Identity:
-    """The identity behind a client certificate (DER).
+async def admit(services: Services, peer: Peer) -> Identity:
+    """The identity behind a client.
 
-    Raises NotAdmitted when the registry does not know it or it may not be used now.
+    Raises NotAdmitted when the registry does not know its certificate, or that may not be used now,
+    or not in this way: a certificate in SNI_ONLY mode is for clients that name the server (AWS IoT
+    API reference, CertificateDescription, `certificateMode`).
     """
-    name = certificate_id(der)
+    name = certificate_id(peer.certificate)
     now = services.now()
-    standing = await services.store.read(certificates.find_standing, name)
+    arn = services.account.arn(f"cert/{name}")
+    standing = await services.store.read(certificates.find_standing, name, arn)
     if standing is None:
-        raise NotAdmitted(f"certificate {name} is not registered")
+        raise NotRegistered(f"certificate {name} is not registered")
+    if standing.status == "PENDING_ACTIVATION":
+        raise NotActivated(f"certificate {name} is PENDING_ACTIVATION, not ACTIVE")
     if standing.status != "ACTIVE":
         raise NotAdmitted(f"certificate {name} is {standing.status}, not ACTIVE")
     if now < standing.not_before:
         raise NotAdmitted(f"certificate {name} is not valid before {_moment(standing.not_before)}")
     if now >= standing.not_after:
         raise NotAdmitted(f"certificate {name} expired at {_moment(standing.not_after)}")
-    return Identity(name, standing.template_name, standing.not_after)
+    if standing.mode == "SNI_ONLY" and not peer.server_name:
+        raise NotAdmitted(
+            f"certificate {name} is SNI_ONLY, and the client has sent no server name (TLS SNI)"
+        )
+    return Identity(name, standing.template_name, standing.not_after, standing.exclusive_thing)
 
 
 async def connection_policies(

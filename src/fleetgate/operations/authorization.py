@@ -12,7 +12,7 @@ denied error messages".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
@@ -122,10 +122,9 @@ async def authorize(call: Call, service: str, operation: str, params: Params) ->
     else:
         asked = named(call.account, rights, params)
     bound = _Bound.to(caller, values)
-    for each in asked:
-        for action in (rights.action, *rights.also(params)):
-            granted = grants.get((each.arn, action), _Grant.NOTHING)
-            bound.require(action, each.arn, each.keys, granted, each.shown)
+    for action, each in _actions(call.account, rights, params, asked):
+        granted = grants.get((each.arn, action), _Grant.NOTHING)
+        bound.require(action, each.arn, each.keys, granted, each.shown)
     for role_arn, to in passed_roles(rights, params):
         bound.require("iam:PassRole", role_arn, {"iam:PassedToService": (to,)})
 
@@ -213,9 +212,18 @@ def _looked_up(
         return asked, {}
     return asked, {
         (each.arn, action): _grant(tx, call, each.arn, action, {**values, **each.keys})
-        for each in asked
-        for action in (rights.action, *rights.also(params))
+        for action, each in _actions(call.account, rights, params, asked)
     }
+
+
+def _actions(
+    account: Account, rights: Rights, params: Params, asked: Iterable[Asked]
+) -> Iterator[tuple[str, Asked]]:
+    """Each action with each resource it is asked on."""
+    for each in asked:
+        yield rights.action, each
+        for tagging in rights.also(params):
+            yield tagging.action, Asked(account.arn(tagging.on)) if tagging.on else each
 
 
 def _refuse_sessions(caller: Caller, service: str, operation: str) -> None:

@@ -22,9 +22,11 @@ from fleetgate.operations import pages
 from fleetgate.operations.authorization import require_role
 from fleetgate.operations.call import Call
 from fleetgate.operations.certificates import PAGE
+from fleetgate.operations.registration import parsed_template
 from fleetgate.operations.tags import Tags, add_tags, checked_tags
+from fleetgate.operations.templates import require_jitp_template
 from fleetgate.pki import registration
-from fleetgate.store import ca_certificates, templates
+from fleetgate.store import ca_certificates
 from fleetgate.store.ca_certificates import CaCertificate
 from fleetgate.store.engine import Tx
 from fleetgate.store.tags import remove_tags
@@ -275,7 +277,8 @@ async def _checked_config(
     """A registration configuration that can be used; None is an empty one.
 
     A body needs a role; a template of that name brings its own, and a role beside it is checked
-    and kept all the same. Source: AWS IoT Core Developer Guide, "Just-in-time provisioning".
+    and kept all the same, but not used. Source: AWS IoT Core Developer Guide, "Just-in-time
+    provisioning".
     """
     if config is None:
         return {}
@@ -288,17 +291,17 @@ async def _checked_config(
         if role_arn is None:
             raise InvalidRequestException("registrationConfig with templateBody needs roleArn")
         try:
-            template.parse(body)
+            parsed_template(call, body, template.Kind.JITP)
         except InvalidTemplate as error:
-            raise InvalidRequestException(f"Invalid registration template: {error}") from None
+            raise InvalidRequestException(template.registration_message(error)) from None
     if role_arn is not None:
         await require_role(call, role_arn, source_arn=arn)
     return config
 
 
 def _require_template(tx: Tx, template_name: str | None) -> None:
-    if template_name is not None and templates.find_template(tx, template_name) is None:
-        raise ResourceNotFoundException(f"Template not found (name={template_name})")
+    if template_name is not None:
+        require_jitp_template(tx, template_name)
 
 
 def _summary(account: Account, found: CaCertificate) -> dict[str, Any]:

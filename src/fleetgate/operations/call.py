@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Concatenate, ParamSpec, TypeVar
@@ -10,6 +11,7 @@ from fleetgate.domain.limits import Limits
 from fleetgate.domain.policy import Policies
 from fleetgate.errors import ServiceUnavailableException
 from fleetgate.names import Account
+from fleetgate.operations.bulk import Bulk
 from fleetgate.operations.caller import Caller
 from fleetgate.operations.identity import Identity
 from fleetgate.operations.rsa_keys import RsaKeys
@@ -37,7 +39,9 @@ class Services:
     attachment changed: what was compiled from policies at an older epoch is stale.
     `publish(topic, payload)` hands a message of the service itself (``$aws/events/...``) to the
     broker; it never waits and never fails. `enabled_events` are the types of registry events that
-    are switched on (UpdateEventConfigurations). `iam_epoch` is
+    are switched on (UpdateEventConfigurations, which holds `events_lock` meanwhile, so that it is
+    what was stored last). `bulk` is what bulk registration works with.
+    `iam_epoch` is
     the same for IAM users, roles, access keys and policies; `role_rights` keeps what the policies
     of roles were compiled to (operations/authorization.py).
     """
@@ -57,6 +61,8 @@ class Services:
     certificate_changed: Callable[[str], None] = lambda _: None
     publish: Callable[[str, bytes], None] = lambda _topic, _payload: None
     enabled_events: frozenset[str] = frozenset()
+    events_lock: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
+    bulk: Bulk = field(default_factory=Bulk)
     policy_epoch: int = 0
     _spare: list[bytes] = field(default_factory=list, init=False, repr=False)
     iam_epoch: int = 0
@@ -89,7 +95,8 @@ class Call:
     Over MQTT `client_id` is the MQTT client id and `identity` the certificate of the connection;
     over HTTP both are empty, and `caller` is who signed the request. `source_ip` is the address
     of the peer; `conditions` are the condition keys for IAM policies the request came with
-    (``aws:SourceIp``, ...). `iam_epoch` is that of the services when the call began. `listing` is
+    (``aws:SourceIp``, ...). `base_url` is how an HTTP caller reached the server
+    (``http://host:port``). `iam_epoch` is that of the services when the call began. `listing` is
     what a listing was asked for, which its page tokens are bound to.
     """
 
@@ -102,6 +109,7 @@ class Call:
     source_ip: str = ""
     conditions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     listing: bytes = b""
+    base_url: str = ""
     iam_epoch: int = field(init=False)
 
     def __post_init__(self) -> None:

@@ -7,13 +7,14 @@ changed meanwhile.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from fleetgate.errors import (
     CertificateConflictException,
     CertificateStateException,
+    CertificateValidationException,
     InvalidRequestException,
     ResourceAlreadyExistsException,
 )
@@ -31,11 +32,12 @@ from fleetgate.store.engine import Tx
 class Registration:
     """A certificate that may be registered: verified, and not registered when it was looked at.
 
-    `ca_certificate_id` is the id of the CA certificate it was verified against, None when it is
-    registered without one.
+    `content` is that of the ForeignCertificate. `ca_certificate_id` is the id of the CA certificate
+    it was verified against, None when it is registered without one.
     """
 
     facts: CertificateFacts
+    content: str
     mode: str
     ca_certificate_id: str | None = None
 
@@ -66,7 +68,7 @@ async def register_certificate_without_ca(
     check_status(status)
     foreign = registration.read(certificate_pem)
     registration.check_current(foreign, _moment(call))
-    prepared = Registration(foreign.facts, "SNI_ONLY")
+    prepared = Registration(foreign.facts, foreign.content, "SNI_ONLY")
     await call.write(add, call, prepared, status)
     return _answer(call, prepared)
 
@@ -99,38 +101,56 @@ async def prepare(
     registration.check_current(foreign, _moment(call))
     ca_certificate = await call.read(_signer, call, foreign, given)
     registration.check_signed(foreign, given or registration.read(ca_certificate.pem))
-    return Registration(foreign.facts, ca_certificate.mode, ca_certificate.certificate_id)
+    return Registration(
+        foreign.facts, foreign.content, ca_certificate.mode, ca_certificate.certificate_id
+    )
 
 
 def add(
-    tx: Tx, call: Call, prepared: Registration, status: str, pending_until: float | None = None
-) -> str:
-    """Stores a prepared certificate and returns its id.
+    tx: Tx,
+    call: Call,
+    prepared: Registration,
+    status: str,
+    provisioning_state: str | None = None,
+) -> certificates.Certificate:
+    """Stores a prepared certificate, and returns what was stored.
 
-    Raises ResourceAlreadyExistsException when it is registered by now, and
-    CertificateStateException when its CA certificate is gone or not ACTIVE any more.
+    Raises ResourceAlreadyExistsException when it is registered by now,
+    CertificateStateException when its CA certificate is gone or not ACTIVE any more, and
+    CertificateValidationException when it is a temporary provisioning claim: that is for one
+    template and nothing else, whatever it could be attached to.
     """
+    if certificates.find_provisioning_claim(tx, prepared.facts.certificate_id) is not None:
+        raise CertificateValidationException(
+            "the certificate is a temporary provisioning claim, which cannot be registered "
+            f"(id={prepared.facts.certificate_id})"
+        )
     if prepared.ca_certificate_id is not None:
         _require_active(ca_certificates.find_ca_certificate(tx, prepared.ca_certificate_id))
-    certificate = registered(
-        call,
-        prepared.facts,
-        status,
-        mode=prepared.mode,
-        pending_until=pending_until,
-        ca_certificate_id=prepared.ca_certificate_id,
+    certificate = replace(
+        registered(
+            call,
+            prepared.facts,
+            status,
+            mode=prepared.mode,
+            ca_certificate_id=prepared.ca_certificate_id,
+        ),
+        provisioning_state=provisioning_state,
+        content=prepared.content,
     )
     if not certificates.add_certificate(tx, certificate):
-        raise _already(call, prepared.facts.certificate_id)
-    return certificate.certificate_id
+        certificate_id = certificate.certificate_id
+        found = certificates.find_registered(tx, certificate_id, prepared.content)
+        raise _already(call, found or certificate_id)
+    return certificate
 
 
 def _signer(
     tx: Tx, call: Call, foreign: ForeignCertificate, given: ForeignCertificate | None
 ) -> CaCertificate:
-    certificate_id = foreign.facts.certificate_id
-    if certificates.find_certificate(tx, certificate_id) is not None:
-        raise _already(call, certificate_id)
+    found_id = certificates.find_registered(tx, foreign.facts.certificate_id, foreign.content)
+    if found_id is not None:
+        raise _already(call, found_id)
     if given is not None:
         return _require_active(ca_certificates.find_ca_certificate(tx, given.facts.certificate_id))
     found = ca_certificates.list_ca_certificates_of_subject(tx, foreign.issuer)

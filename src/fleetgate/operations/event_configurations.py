@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fleetgate.operations.call import Call
+from fleetgate.operations.call import Call, Services
 from fleetgate.store import event_configurations
 from fleetgate.store.engine import Tx
 
@@ -42,16 +42,30 @@ async def describe_event_configurations(call: Call) -> dict[str, Any]:
 async def update_event_configurations(
     call: Call, event_configurations: Mapping[str, Mapping[str, bool]] | None = None
 ) -> dict[str, Any]:
-    """UpdateEventConfigurations: event types that are left out stay as they are."""
+    """UpdateEventConfigurations: switches registry events; types left out stay as they are."""
     wanted = {
         event_type: configuration["Enabled"]
         for event_type, configuration in (event_configurations or {}).items()
         if configuration.get("Enabled") is not None
     }
-    await call.write(_update, wanted, call.now)
+    if wanted:
+        async with call.services.events_lock:
+            call.services.enabled_events = await call.write(_update, wanted, call.now)
     return {}
 
 
-def _update(tx: Tx, wanted: Mapping[str, bool], now: float) -> None:
+async def load_enabled_events(services: Services) -> None:
+    """Has the services know which event types are switched on, as it is stored."""
+    services.enabled_events = await services.store.read(_enabled)
+
+
+def _update(tx: Tx, wanted: Mapping[str, bool], now: float) -> frozenset[str]:
+    """Stores what is wanted; all event types that are on then."""
     for event_type, enabled in wanted.items():
         event_configurations.update_event_configuration(tx, event_type, enabled, now)
+    return _enabled(tx)
+
+
+def _enabled(tx: Tx) -> frozenset[str]:
+    found = event_configurations.list_event_configurations(tx)
+    return frozenset(each.event_type for each in found if each.enabled)

@@ -40,6 +40,10 @@ EVENT_TYPES = (
 """Types of log entries this server could have something to say about (AWS IoT Developer Guide,
 "CloudWatch Logs AWS IoT log entries": message broker and device provisioning)."""
 
+TARGET_NAME_BYTES = 2048
+"""Bytes of a target's name at most, in UTF-8. AWS's model has no bound; names, client ids and
+principals are shorter, and a name has to fit into a page of an index of the database."""
+
 _DEFAULT = "DEFAULT"
 _FIRST = ("", "")
 
@@ -233,6 +237,13 @@ def _check_target(target_type: str, target_name: str) -> None:
         )
     if target_type != _DEFAULT and not target_name:
         raise InvalidRequestException(f"targetName is required with targetType {target_type}")
+    # what is no Unicode text is refused by the store
+    length = len(target_name.encode(errors="surrogatepass"))
+    if length > TARGET_NAME_BYTES:
+        raise InvalidRequestException(
+            f"targetName `{target_name[:40]}...` has {length} bytes, at most {TARGET_NAME_BYTES} "
+            "are allowed"
+        )
 
 
 def _check_event_types(event_configurations: Sequence[Mapping[str, Any]]) -> None:

@@ -11,27 +11,28 @@ Source: AWS IoT API reference, RegisterThing; AWS IoT developer guide, "Provisio
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
 from fleetgate.domain import provisioning as domain
 from fleetgate.domain import steps, template
+from fleetgate.domain.events import Event
 from fleetgate.domain.policy import Values
 from fleetgate.domain.resources import Resources
-from fleetgate.domain.template_policies import NEITHER
 from fleetgate.errors import (
     AccessDeniedException,
     CertificateConflictException,
     CertificateStateException,
     CertificateValidationException,
+    ConflictingResourceUpdateException,
     InvalidCsr,
     InvalidRequestException,
     InvalidTemplate,
     ResourceAlreadyExistsException,
     ResourceRegistrationFailureException,
 )
-from fleetgate.operations import certificate_registration
+from fleetgate.operations import certificate_registration, events
 from fleetgate.operations.authorization import allow_by, require, role_policies
 from fleetgate.operations.call import Call
 from fleetgate.operations.certificate_registration import Registration
@@ -53,7 +54,7 @@ Allow = Callable[[str, str, Values], None]
 AccessDeniedException."""
 
 _MANY = 1000
-_UNUSABLE = (
+UNUSABLE = (
     CertificateConflictException,
     CertificateStateException,
     CertificateValidationException,
@@ -64,10 +65,14 @@ _parsed = lru_cache(maxsize=512)(template.parse)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be done, and what was there when it was planned."""
+    """What is to be done, and what was there when it was planned.
+
+    `events` are the registry events of it, once it is carried out (see `announce`).
+    """
 
     steps: Sequence[steps.Step]
     existing: domain.Existing
+    events: list[Event] = field(default_factory=list)
 
     @property
     def changes_connections(self) -> bool:
@@ -97,22 +102,45 @@ async def register_thing(
     Repeating it is no error and changes nothing, except that a signing request gets a further
     certificate each time.
     """
-    try:
-        parsed = parsed_template(call, template_body, template.Kind.INLINE)
-        wanted = template.render(parsed, parameters or {})
-    except InvalidTemplate as error:
-        raise InvalidRequestException(f"Invalid registration template. {_rule(error)}") from None
-    wanted, new = await _with_certificate(call, wanted)
+    parsed = inline_template(call, template_body)
+    wanted, new = await with_certificate(call, rendered(parsed, parameters or {}))
     try:
         pem, done = await call.write(_register, call, wanted, new)
-    except _UNUSABLE as error:
+    except UNUSABLE as error:
         raise ResourceRegistrationFailureException(error.message) from None
+    announce(call, done)
+    return {"certificatePem": pem, "resourceArns": resource_arns(call, wanted)}
+
+
+def inline_template(call: Call, template_body: str) -> template.Template:
+    """A template given in a call; raises InvalidRequestException."""
+    try:
+        return parsed_template(call, template_body, template.Kind.INLINE)
+    except InvalidTemplate as error:
+        raise _invalid(error) from None
+
+
+def rendered(parsed: template.Template, parameters: Mapping[str, str]) -> Resources:
+    """What such a template asks for with these parameters; raises InvalidRequestException."""
+    try:
+        return template.render(parsed, parameters)
+    except InvalidTemplate as error:
+        raise _invalid(error) from None
+
+
+def announce(call: Call, done: Plan) -> None:
+    """Tells everybody of a plan that was carried out: to be called when it is stored, not before.
+
+    Everything that runs a template ends with it: RegisterThing at both doors, just-in-time
+    provisioning, bulk registration. Open connections get their new rights, those of a certificate
+    that lost its own end, and the registry events of the plan are published.
+    """
     if done.changes_connections:
         call.policies_changed()
     for step in done.steps:
         if isinstance(step, steps.UpdateCertificateStatus) and step.status == "INACTIVE":
             call.services.certificate_changed(step.certificate_id)
-    return {"certificatePem": pem, "resourceArns": _arns(call, wanted)}
+    events.publish(call, done.events)
 
 
 def _register(tx: Tx, call: Call, wanted: Resources, new: New | None) -> tuple[str | None, Plan]:
@@ -143,7 +171,7 @@ def _require_reading(call: Call, wanted: Resources, allow: Allow) -> None:
         allow("iot:DescribeCertificate", arn, {})
 
 
-async def _with_certificate(call: Call, wanted: Resources) -> tuple[Resources, New | None]:
+async def with_certificate(call: Call, wanted: Resources) -> tuple[Resources, New | None]:
     """The resources with the id of the certificate they ask for, and that certificate if new.
 
     Raises ResourceRegistrationFailureException for a signing request or a certificate that
@@ -166,12 +194,13 @@ async def _with_certificate(call: Call, wanted: Resources) -> tuple[Resources, N
             return wanted, None
     except ResourceAlreadyExistsException as error:
         certificate_id = error.members["resourceId"]
-    except _UNUSABLE as error:
+    except UNUSABLE as error:
         raise ResourceRegistrationFailureException(error.message) from None
     return replace(wanted, certificate=replace(asked, certificate_id=certificate_id)), new
 
 
-def _arns(call: Call, wanted: Resources) -> dict[str, str]:
+def resource_arns(call: Call, wanted: Resources) -> dict[str, str]:
+    """The ARNs of what a template asks for, by the names the template gives them."""
     arn = call.account.arn
     arns = {policy.logical_id: arn(f"policy/{policy.name}") for policy in wanted.policies}
     if wanted.certificate is not None:
@@ -181,14 +210,8 @@ def _arns(call: Call, wanted: Resources) -> dict[str, str]:
     return arns
 
 
-def _rule(error: InvalidTemplate) -> str:
-    """AWS's own words where they are known, else ours with the place in the template."""
-    if error.rule == NEITHER:
-        return error.rule
-    words, _, name = error.rule.partition(": ")
-    if words == template.UNRESOLVED:
-        return f"{words}: {{Ref={name}}}"
-    return error.message
+def _invalid(error: InvalidTemplate) -> InvalidRequestException:
+    return InvalidRequestException(template.registration_message(error))
 
 
 # --- shared by both doors ------------------------------------------------------------------------
@@ -247,12 +270,23 @@ def carry_out(
     new: New | None = None,
 ) -> None:
     """Asks whether all steps are allowed, and takes them; `new` is a certificate to be added."""
+    require_steps(call, made, allow)
+    take_steps(tx, call, made, new)
+
+
+def require_steps(call: Call, made: Plan, allow: Allow) -> None:
+    """Asks whether all steps are allowed, and changes nothing."""
     for step in made.steps:
         keys = steps.condition_keys(step, call.account)
         for action, arn in steps.rights(step, call.account):
             allow(action, arn, keys)
+
+
+def take_steps(tx: Tx, call: Call, made: Plan, new: New | None = None) -> None:
+    """Takes the steps, whose rights have been asked; `new` is a certificate to be added."""
     for step in made.steps:
         _take(tx, call, step, new)
+    made.events.extend(events.of_steps(tx, call, made.steps, made.existing.thing))
 
 
 def _existing(
@@ -320,7 +354,13 @@ def _take(tx: Tx, call: Call, step: steps.Step, new: New | None) -> None:
             certificates.add_certificate(tx, registered(call, new, status))
         case steps.RegisterCertificate(_, status) if isinstance(new, Registration):
             certificate_registration.add(tx, call, new, status)
-        case steps.IssueCertificate() | steps.RegisterCertificate():
+        case steps.RegisterCertificate(certificate_id):
+            # it was registered when it was looked at, and so it was not verified
+            raise ConflictingResourceUpdateException(
+                f"certificate {certificate_id} was deleted while this registration of it was "
+                "under way; try again"
+            )
+        case steps.IssueCertificate():
             raise TypeError(f"{step} without the certificate it is about")
         case steps.CreateThing(name, type_name, attributes):
             thing = things.Thing(name, new_id(), type_name, attributes, 1, call.now)

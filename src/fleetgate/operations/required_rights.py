@@ -3,6 +3,11 @@
 Sources: Service Authorization Reference, "Actions, resources, and condition keys for AWS IoT", "...
 for AWS Identity and Access Management", "... for AWS Security Token Service". An action without
 resource types there is asked on ``*``. Rows marked (inferred) say what the reference leaves open.
+
+Tags given when something is created need the right to tag it: IAM User Guide, "IAM: Create new
+users only with specific tags" (``iam:CreateUser`` and ``iam:TagUser``); AWS IoT Developer Guide,
+"Managing a stream in the AWS Cloud" (``iot:TagResource`` "is required to ensure a user can't create
+or update a tag on a resource without the proper permissions").
 """
 
 from __future__ import annotations
@@ -43,12 +48,24 @@ class PassedRole:
 
 
 @dataclass(frozen=True, slots=True)
+class Tagging:
+    """The action that tags need in a call that creates what they are for.
+
+    It is asked on the resources of the call; `on` is what is asked when the call cannot name what
+    it creates.
+    """
+
+    action: str
+    on: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Rights:
     """What an operation needs.
 
     No `resources` means ``*``. `keys` are condition keys filled from members: the key and the
     member. With `trusts` the policy of the resource may grant it as well. `free` operations need
-    no permission at all.
+    no permission at all. `tagging` is what tags in the call need beside.
     """
 
     action: str
@@ -57,16 +74,17 @@ class Rights:
     keys: tuple[tuple[str, str], ...] = ()
     free: bool = False
     trusts: bool = False
+    tagging: Tagging | None = None
 
     @property
     def kinds(self) -> frozenset[str]:
         """The kinds of its resources."""
         return frozenset(resource.kind for resource in self.resources)
 
-    def also(self, params: Params) -> tuple[str, ...]:
+    def also(self, params: Params) -> tuple[Tagging, ...]:
         """Further actions the members ask for."""
         tagged = params.get("tags") or params.get("transitive_tag_keys")
-        return ("sts:TagSession",) if self.trusts and tagged else ()
+        return (self.tagging,) if self.tagging and tagged else ()
 
 
 def _rows(service: str, rows: Mapping[str, tuple[Any, ...]]) -> dict[str, Rights]:
@@ -78,6 +96,7 @@ def _rows(service: str, rows: Mapping[str, tuple[Any, ...]]) -> dict[str, Rights
             tuple(each for each in row if isinstance(each, tuple)),
             _FREE in row,
             _TRUSTS in row,
+            next((each for each in row if isinstance(each, Tagging)), None),
         )
         for operation, row in rows.items()
     }
@@ -105,6 +124,7 @@ _MAYBE_PRINCIPAL = Resource("", "principal", required=False)
 _TARGET = Resource("", "target")
 _TAGGED = Resource("", "resource_arn")
 _DOMAIN_NAME = ("iot:DomainName", "domain_name")
+_TAGS = Tagging("iot:TagResource")
 
 _IOT = _rows(
     "iot",
@@ -116,19 +136,19 @@ _IOT = _rows(
         "AttachPrincipalPolicy": (_PRINCIPAL,),
         "AttachThingPrincipal": (_PRINCIPAL, ("iot:thingArn", "thing/{thing_name}")),
         "CancelCertificateTransfer": (_CERTIFICATE,),
-        "CreateBillingGroup": (_BILLING,),
+        "CreateBillingGroup": (_BILLING, _TAGS),
         "CreateCertificateFromCsr": _ALL,
-        "CreateDomainConfiguration": (_DOMAIN, _DOMAIN_NAME),
+        "CreateDomainConfiguration": (_DOMAIN, _DOMAIN_NAME, _TAGS),
         "CreateKeysAndCertificate": _ALL,
-        "CreatePolicy": (_POLICY,),
+        "CreatePolicy": (_POLICY, _TAGS),
         "CreatePolicyVersion": (_POLICY,),
         "CreateProvisioningClaim": (_TEMPLATE,),
-        "CreateProvisioningTemplate": (_TEMPLATE, PassedRole("provisioning_role_arn")),
+        "CreateProvisioningTemplate": (_TEMPLATE, PassedRole("provisioning_role_arn"), _TAGS),
         "CreateProvisioningTemplateVersion": (_TEMPLATE,),
-        "CreateRoleAlias": (_ALIAS, PassedRole("role_arn", "credentials.iot.amazonaws.com")),
+        "CreateRoleAlias": (_ALIAS, PassedRole("role_arn", "credentials.iot.amazonaws.com"), _TAGS),
         "CreateThing": (_THING, Resource("billinggroup", "billing_group_name", required=False)),
-        "CreateThingGroup": (_GROUP,),
-        "CreateThingType": (_THING_TYPE,),
+        "CreateThingGroup": (_GROUP, _TAGS),
+        "CreateThingType": (_THING_TYPE, _TAGS),
         "DeleteBillingGroup": (_BILLING,),
         "DeleteCACertificate": (_CA,),
         "DeleteCertificate": (_CERTIFICATE,),
@@ -155,6 +175,7 @@ _IOT = _rows(
         "DescribeRoleAlias": (_ALIAS,),
         "DescribeThing": (_THING,),
         "DescribeThingGroup": (_GROUP,),
+        "DescribeThingRegistrationTask": _ALL,
         "DescribeThingType": (_THING_TYPE,),
         "DetachPolicy": (_TARGET,),
         "DetachPrincipalPolicy": (_PRINCIPAL,),
@@ -187,12 +208,17 @@ _IOT = _rows(
         "ListThingGroupsForThing": (_THING,),
         "ListThingPrincipals": (_THING,),
         "ListThingPrincipalsV2": (_THING,),
+        "ListThingRegistrationTaskReports": _ALL,
+        "ListThingRegistrationTasks": _ALL,
         "ListThingTypes": _ALL,
         "ListThings": _ALL,
         "ListThingsInBillingGroup": (_BILLING,),
         "ListThingsInThingGroup": (_GROUP,),
         "ListV2LoggingLevels": _ALL,
-        "RegisterCACertificate": (PassedRole("registration_config.roleArn"),),
+        "RegisterCACertificate": (
+            PassedRole("registration_config.roleArn"),
+            Tagging("iot:TagResource", "cacert/*"),
+        ),
         "RegisterCertificate": _ALL,
         "RegisterCertificateWithoutCA": _ALL,
         "RegisterThing": _ALL,
@@ -203,6 +229,8 @@ _IOT = _rows(
         "SetLoggingOptions": (PassedRole("logging_options_payload.roleArn"),),  # (inferred)
         "SetV2LoggingLevel": _ALL,
         "SetV2LoggingOptions": (PassedRole("role_arn"),),  # (inferred)
+        "StartThingRegistrationTask": (PassedRole("role_arn"),),
+        "StopThingRegistrationTask": _ALL,
         "TagResource": (_TAGGED,),
         "TestAuthorization": (_MAYBE_PRINCIPAL,),
         "TransferCertificate": (_CERTIFICATE,),
@@ -240,10 +268,10 @@ _IAM = _rows(
         "ChangePassword": (_USER,),
         "CreateAccessKey": (_USER,),
         "CreateLoginProfile": (_USER,),
-        "CreatePolicy": (Resource("policy", "policy_name"),),
+        "CreatePolicy": (Resource("policy", "policy_name"), Tagging("iam:TagPolicy")),
         "CreatePolicyVersion": (_MANAGED,),
-        "CreateRole": (_ROLE,),
-        "CreateUser": (_USER,),
+        "CreateRole": (_ROLE, Tagging("iam:TagRole")),
+        "CreateUser": (_USER, Tagging("iam:TagUser")),
         "DeleteAccessKey": (_USER,),
         "DeleteLoginProfile": (_USER,),
         "DeletePolicy": (_MANAGED,),
@@ -313,6 +341,7 @@ _STS = _rows(
         "AssumeRole": (
             Resource("", "role_arn"),
             _TRUSTS,
+            Tagging("sts:TagSession"),
             ("sts:RoleSessionName", "role_session_name"),
             ("sts:ExternalId", "external_id"),
             ("sts:SourceIdentity", "source_identity"),

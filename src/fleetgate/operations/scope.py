@@ -131,13 +131,6 @@ LEFT_OUT: Mapping[str, tuple[Group, ...]] = {
             """,
         ),
         _group(
-            "bulk registration is not there; RegisterThing registers one thing",
-            """
-            DescribeThingRegistrationTask ListThingRegistrationTaskReports
-            ListThingRegistrationTasks StartThingRegistrationTask StopThingRegistrationTask
-            """,
-        ),
-        _group(
             "the database is the operator's own, there are no keys in KMS",
             "DescribeEncryptionConfiguration UpdateEncryptionConfiguration",
         ),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from fleetgate.domain.template import Kind
+from fleetgate.domain.template import Kind, registration_message
 from fleetgate.errors import (
     DeleteConflictException,
     InvalidRequestException,
@@ -48,14 +48,11 @@ async def create_provisioning_template(
     tags: Tags | None = None,
     type: str = "FLEET_PROVISIONING",  # noqa: A002 - the member's name
 ) -> dict[str, Any]:
-    """CreateProvisioningTemplate: stores a template with its version 1."""
-    if type != "FLEET_PROVISIONING":
-        raise InvalidRequestException(
-            f"templates of type `{type}` are not offered by this server, only `FLEET_PROVISIONING`"
-        )
+    """CreateProvisioningTemplate: stores a template with its version 1; its type is for good."""
+    kind = Kind(type)
     _check_hook(pre_provisioning_hook)
     _check_role(provisioning_role_arn)
-    _check_body(call, template_body)
+    _check_body(call, template_body, kind)
     checked = checked_tags(call, tags)
     arn = template_arn(call.account, template_name)
     await require_role(call, provisioning_role_arn, source_arn=arn)
@@ -73,7 +70,15 @@ async def create_provisioning_template(
                 f"the account has {limit} templates, the limit `templates`"
             )
         template = templates.Template(
-            template_name, description, enabled, provisioning_role_arn, 1, 1, call.now, call.now
+            template_name,
+            description,
+            enabled,
+            provisioning_role_arn,
+            1,
+            1,
+            call.now,
+            call.now,
+            kind,
         )
         templates.add_template(tx, template, template_body)
         add_tags(tx, call, arn, checked)
@@ -183,10 +188,14 @@ async def create_provisioning_template_version(
     call: Call, template_name: str, template_body: str, set_as_default: bool = False
 ) -> dict[str, Any]:
     """CreateProvisioningTemplateVersion: in force at once when `set_as_default`."""
-    _check_body(call, template_body)
+    # the type of a template of this name is another one only when it is made anew meanwhile
+    checked = (await call.read(require_template, template_name)).kind
+    _check_body(call, template_body, checked)
 
     def change(tx: Tx) -> int:
         template = require_template(tx, template_name)
+        if template.kind is not checked:
+            _check_body(call, template_body, template.kind)
         limit = call.services.limits.template_versions
         if templates.count_template_versions(tx, template_name) >= limit:
             raise VersionsLimitExceededException(
@@ -269,7 +278,7 @@ async def list_provisioning_template_versions(
 async def create_provisioning_claim(call: Call, template_name: str) -> dict[str, Any]:
     """CreateProvisioningClaim: a temporary certificate that may provision by one template."""
     services = call.services
-    await call.read(require_template, template_name)
+    await call.read(_require_fleet_template, template_name)
     pair = await services.rsa_keys.take()
     public_key = load_public_key(pair.public_der)
     facts = issue_certificate(call, services.claim_profile, public_key)
@@ -277,7 +286,7 @@ async def create_provisioning_claim(call: Call, template_name: str) -> dict[str,
     not_after = facts.not_after.timestamp()
 
     def change(tx: Tx) -> None:
-        require_template(tx, template_name)
+        _require_fleet_template(tx, template_name)
         certificates.add_provisioning_claim(
             tx, facts.certificate_id, template_name, facts.not_before.timestamp(), not_after
         )
@@ -299,6 +308,32 @@ def require_template(tx: Tx, template_name: str) -> templates.Template:
     return template
 
 
+def require_jitp_template(tx: Tx, template_name: str) -> templates.Template:
+    """The template, for the registration configuration of a CA certificate.
+
+    Raises ResourceNotFoundException, and InvalidRequestException when it is of another type.
+    """
+    template = templates.find_template(tx, template_name)
+    if template is None:
+        raise ResourceNotFoundException(f"Template not found (name={template_name})")
+    if template.kind is not Kind.JITP:
+        raise InvalidRequestException(
+            f"registrationConfig: template {template_name} is of type {template.kind}; "
+            "just-in-time provisioning takes one of type JITP"
+        )
+    return template
+
+
+def _require_fleet_template(tx: Tx, template_name: str) -> templates.Template:
+    template = require_template(tx, template_name)
+    if template.kind is not Kind.FLEET:
+        raise InvalidRequestException(
+            f"template {template_name} is of type {template.kind}; "
+            "provisioning claims are for templates of type FLEET_PROVISIONING"
+        )
+    return template
+
+
 def _require_version(
     tx: Tx, template: templates.Template, version_id: int
 ) -> templates.TemplateVersion:
@@ -311,10 +346,12 @@ def _require_version(
     return version
 
 
-def _check_body(call: Call, body: str) -> None:
+def _check_body(call: Call, body: str, kind: Kind) -> None:
     try:
-        parsed_template(call, body, Kind.FLEET)
+        parsed_template(call, body, kind)
     except InvalidTemplate as error:
+        if kind is Kind.JITP:
+            raise InvalidRequestException(registration_message(error)) from None
         raise InvalidRequestException(f"Invalid provisioning template. {error.message}") from None
 
 
@@ -343,7 +380,7 @@ def _summary(account: Account, template: templates.Template) -> dict[str, Any]:
         "creationDate": template.created_at,
         "lastModifiedDate": template.modified_at,
         "enabled": template.enabled,
-        "type": "FLEET_PROVISIONING",
+        "type": template.kind.value,
     }
 
 

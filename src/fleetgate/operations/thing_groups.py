@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from fleetgate.domain import registry
+from fleetgate.domain.events import THING_GROUP_MEMBERSHIP, Event
 from fleetgate.domain.limits import Limits
 from fleetgate.errors import (
     InvalidRequestException,
@@ -14,13 +15,16 @@ from fleetgate.errors import (
     ResourceNotFoundException,
 )
 from fleetgate.names import Account
-from fleetgate.operations import pages
+from fleetgate.operations import events, pages
 from fleetgate.operations.call import Call
 from fleetgate.operations.tags import Tags, add_tags, checked_tags
 from fleetgate.operations.things import check_version, named, require_thing
-from fleetgate.store import groups, policies
+from fleetgate.store import groups, policies, things
 from fleetgate.store.engine import Tx
 from fleetgate.store.tags import remove_tags
+
+_MANY = 1000
+"""Groups of a thing that are looked up: more than it can be in."""
 
 
 def group_arn(account: Account, name: str) -> str:
@@ -54,11 +58,11 @@ async def create_thing_group(
         call.now,
     )
 
-    def change(tx: Tx) -> groups.ThingGroup:
+    def change(tx: Tx) -> tuple[groups.ThingGroup, list[Event]]:
         existing = groups.find_thing_group(tx, thing_group_name)
         if existing is not None:
             if _configuration(existing) == _configuration(new):
-                return existing
+                return existing, []
             raise ResourceAlreadyExistsException(
                 f"Thing Group {thing_group_name} already exists in current account with "
                 "different properties",
@@ -69,9 +73,10 @@ async def create_thing_group(
             _check_place(tx, thing_group_name, parent_group_name, limits)
         groups.add_thing_group(tx, new)
         add_tags(tx, call, arn, checked)
-        return new
+        return new, events.of_group(tx, call, None, new)
 
-    group = await call.write(change)
+    group, made = await call.write(change)
+    events.publish(call, made)
     return {
         "thingGroupName": thing_group_name,
         "thingGroupArn": arn,
@@ -116,7 +121,7 @@ async def update_thing_group(
 ) -> dict[str, Any]:
     """UpdateThingGroup: description and attributes."""
 
-    def change(tx: Tx) -> int:
+    def change(tx: Tx) -> tuple[int, list[Event]]:
         group = require_group(tx, thing_group_name)
         check_version("thing group", thing_group_name, group.version, expected_version)
         attributes = group.attributes
@@ -132,9 +137,11 @@ async def update_thing_group(
             version=group.version + 1,
         )
         groups.update_thing_group(tx, changed)
-        return changed.version
+        return changed.version, events.of_group(tx, call, group, changed)
 
-    return {"version": await call.write(change)}
+    version, made = await call.write(change)
+    events.publish(call, made)
+    return {"version": version}
 
 
 async def delete_thing_group(
@@ -145,10 +152,10 @@ async def delete_thing_group(
     Its things lose the policies attached to it, as with AWS.
     """
 
-    def change(tx: Tx) -> None:
+    def change(tx: Tx) -> list[Event]:
         group = groups.find_thing_group(tx, thing_group_name)
         if group is None:
-            return
+            return []
         check_version("thing group", thing_group_name, group.version, expected_version)
         if groups.has_child_groups(tx, thing_group_name):
             raise InvalidRequestException(
@@ -159,11 +166,14 @@ async def delete_thing_group(
         while attached := policies.list_attached_policies(tx, target, "", 100):
             for policy_name in attached:
                 policies.remove_policy_attachment(tx, policy_name, target)
+        made = events.of_group(tx, call, group, None)
         groups.remove_thing_group(tx, thing_group_name)
         remove_tags(tx, target)
+        return made
 
-    await call.write(change)
+    made = await call.write(change)
     call.policies_changed()
+    events.publish(call, made)
     return {}
 
 
@@ -213,8 +223,7 @@ async def add_thing_to_thing_group(
     """AddThingToThingGroup: thing and group by name or by ARN; twice is once."""
     group = named(call.account, "thinggroup", "thingGroup", thing_group_name, thing_group_arn)
     thing = named(call.account, "thing", "thing", thing_name, thing_arn)
-    await call.write(_change_members, thing, [group], [], call.services.limits)
-    call.policies_changed()
+    await _change_groups(call, thing, [group], [])
     return {}
 
 
@@ -228,8 +237,7 @@ async def remove_thing_from_thing_group(
     """RemoveThingFromThingGroup: removing what is no member succeeds."""
     group = named(call.account, "thinggroup", "thingGroup", thing_group_name, thing_group_arn)
     thing = named(call.account, "thing", "thing", thing_name, thing_arn)
-    await call.write(_change_members, thing, [], [group], call.services.limits)
-    call.policies_changed()
+    await _change_groups(call, thing, [], [group])
     return {}
 
 
@@ -243,14 +251,7 @@ async def update_thing_groups_for_thing(
     """UpdateThingGroupsForThing: out of groups, then into others, all or nothing."""
     if thing_name is None:
         raise InvalidRequestException("thingName is required")
-    await call.write(
-        _change_members,
-        thing_name,
-        thing_groups_to_add,
-        thing_groups_to_remove,
-        call.services.limits,
-    )
-    call.policies_changed()
+    await _change_groups(call, thing_name, thing_groups_to_add, thing_groups_to_remove)
     return {}
 
 
@@ -303,6 +304,29 @@ def require_group(tx: Tx, name: str) -> groups.ThingGroup:
     if group is None:
         raise ResourceNotFoundException(f"Thing group {name} not found")
     return group
+
+
+async def _change_groups(
+    call: Call, thing_name: str, to_add: Sequence[str], to_remove: Sequence[str]
+) -> None:
+    """Takes a thing out of groups and puts it into others, and says so."""
+
+    def change(tx: Tx) -> tuple[bool, list[Event]]:
+        wanted = THING_GROUP_MEMBERSHIP in call.services.enabled_events
+        before = groups.list_groups_of_thing(tx, thing_name, "", _MANY) if wanted else []
+        _change_members(tx, thing_name, to_add, to_remove, call.services.limits)
+        attached = bool(things.list_thing_principals(tx, thing_name, "", 1))
+        if not wanted:
+            return attached, []
+        left = [name for name in dict.fromkeys(to_remove) if name in before]
+        joined = [name for name in dict.fromkeys(to_add) if name in left or name not in before]
+        thing = require_thing(tx, thing_name)
+        return attached, events.of_members(tx, call, thing, left, joined)
+
+    attached, made = await call.write(change)
+    if attached:  # nobody's policies know a thing that no principal is attached to
+        call.policies_changed()
+    events.publish(call, made)
 
 
 def _change_members(

@@ -7,12 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from fleetgate.domain import registry
+from fleetgate.domain.events import Event
 from fleetgate.errors import (
     InvalidRequestException,
     ResourceAlreadyExistsException,
     ResourceNotFoundException,
 )
-from fleetgate.operations import pages
+from fleetgate.operations import events, pages
 from fleetgate.operations.call import Call
 from fleetgate.operations.tags import Tags, add_tags, checked_tags
 from fleetgate.store import things
@@ -59,6 +60,8 @@ async def create_thing_type(
         )
 
     thing_type = await call.write(change)
+    if thing_type is new:
+        events.publish(call, events.of_thing_type(call, None, new))
     return {
         "thingTypeName": thing_type_name,
         "thingTypeArn": arn,
@@ -102,7 +105,7 @@ async def update_thing_type(
     properties = thing_type_properties or {}
     propagating = _propagating(properties)
 
-    def change(tx: Tx) -> None:
+    def change(tx: Tx) -> list[Event]:
         thing_type = _require(tx, thing_type_name)
         current = _properties(thing_type)
         for member in ("thingTypeDescription", "searchableAttributes"):
@@ -111,10 +114,13 @@ async def update_thing_type(
                     f"{member} of thing type {thing_type_name} cannot be changed to "
                     f"`{properties[member]}`: only mqtt5Configuration can be updated"
                 )
-        if propagating is not None:
-            things.update_thing_type(tx, replace(thing_type, propagating_attributes=propagating))
+        if propagating is None or propagating == thing_type.propagating_attributes:
+            return []
+        changed = replace(thing_type, propagating_attributes=propagating)
+        things.update_thing_type(tx, changed)
+        return events.of_thing_type(call, thing_type, changed)
 
-    await call.write(change)
+    events.publish(call, await call.write(change))
     return {}
 
 
@@ -123,27 +129,28 @@ async def deprecate_thing_type(
 ) -> dict[str, Any]:
     """DeprecateThingType: no thing can be given the type any more; `undo_deprecate` takes back."""
 
-    def change(tx: Tx) -> None:
-        deprecated_at = _require(tx, thing_type_name).deprecated_at
-        if undo_deprecate:
-            things.update_thing_type_deprecation(tx, thing_type_name, None)
-        elif deprecated_at is None:
+    def change(tx: Tx) -> list[Event]:
+        thing_type = _require(tx, thing_type_name)
+        if undo_deprecate != (thing_type.deprecated_at is not None):
             # a second time changes nothing: the wait before deletion does not begin anew
-            things.update_thing_type_deprecation(tx, thing_type_name, call.now)
+            return []
+        changed = replace(thing_type, deprecated_at=None if undo_deprecate else call.now)
+        things.update_thing_type_deprecation(tx, thing_type_name, changed.deprecated_at)
+        return events.of_thing_type(call, thing_type, changed)
 
-    await call.write(change)
+    events.publish(call, await call.write(change))
     return {}
 
 
 async def delete_thing_type(call: Call, thing_type_name: str) -> dict[str, Any]:
     """DeleteThingType: a type deprecated for five minutes that no thing has."""
 
-    def change(tx: Tx) -> None:
-        deprecated_at = _require(tx, thing_type_name).deprecated_at
+    def change(tx: Tx) -> list[Event]:
+        thing_type = _require(tx, thing_type_name)
         refused = f"Cannot delete thing type : {thing_type_name}."
-        if deprecated_at is None:
+        if thing_type.deprecated_at is None:
             raise InvalidRequestException(f"{refused} Please deprecate it first")
-        if call.now < deprecated_at + DELETION_WAIT:
+        if call.now < thing_type.deprecated_at + DELETION_WAIT:
             raise InvalidRequestException(
                 f"{refused} Please wait for {DELETION_WAIT / 60:.0f} minutes after deprecation "
                 "and then retry"
@@ -154,8 +161,9 @@ async def delete_thing_type(call: Call, thing_type_name: str) -> dict[str, Any]:
             )
         things.remove_thing_type(tx, thing_type_name)
         remove_tags(tx, _arn(call, thing_type_name))
+        return events.of_thing_type(call, thing_type, None)
 
-    await call.write(change)
+    events.publish(call, await call.write(change))
     return {}
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from fleetgate.domain import registry
+from fleetgate.domain.events import Event
 from fleetgate.domain.limits import Limits
 from fleetgate.errors import (
     InvalidRequestException,
@@ -15,7 +16,7 @@ from fleetgate.errors import (
     VersionConflictException,
 )
 from fleetgate.names import Account
-from fleetgate.operations import pages
+from fleetgate.operations import events, pages
 from fleetgate.operations.call import Call
 from fleetgate.store import billing_groups, things
 from fleetgate.store.engine import Tx
@@ -70,6 +71,8 @@ async def create_thing(
         )
 
     stored = await call.write(change)
+    if stored is thing:
+        events.publish(call, events.of_thing(call, None, thing))
     return {
         "thingName": thing_name,
         "thingArn": thing_arn(call.account, thing_name),
@@ -103,7 +106,7 @@ async def update_thing(
             f"(thingTypeName={thing_type_name})"
         )
 
-    def change(tx: Tx) -> bool:
+    def change(tx: Tx) -> tuple[things.Thing, things.Thing, bool]:
         thing = require_thing(tx, thing_name)
         check_version("thing", thing_name, thing.version, expected_version)
         type_name = thing.thing_type_name
@@ -120,20 +123,16 @@ async def update_thing(
                 merge=attribute_payload.get("merge", False),
             )
         _check_attributes(attributes, type_name, call.services.limits)
-        things.update_thing(
-            tx,
-            replace(
-                thing,
-                thing_type_name=type_name,
-                attributes=attributes,
-                version=thing.version + 1,
-            ),
+        changed = replace(
+            thing, thing_type_name=type_name, attributes=attributes, version=thing.version + 1
         )
-        return bool(things.list_thing_principals(tx, thing_name, "", 1))
+        things.update_thing(tx, changed)
+        return thing, changed, bool(things.list_thing_principals(tx, thing_name, "", 1))
 
-    attached = await call.write(change)
+    before, after, attached = await call.write(change)
     if attached:  # nobody's policies know a thing that no principal is attached to
         call.policies_changed()
+    events.publish(call, events.of_thing(call, before, after))
     return {}
 
 
@@ -142,18 +141,20 @@ async def delete_thing(
 ) -> dict[str, Any]:
     """DeleteThing: deleting a thing that does not exist succeeds."""
 
-    def change(tx: Tx) -> None:
+    def change(tx: Tx) -> list[Event]:
         thing = things.find_thing(tx, thing_name)
         if thing is None:
-            return
+            return []
         check_version("thing", thing_name, thing.version, expected_version)
         if things.list_thing_principals(tx, thing_name, "", 1):
             raise InvalidRequestException(
                 f"Cannot delete. Thing {thing_name} is still attached to one or more principals"
             )
+        left = events.of_all_members(tx, call, thing)
         things.remove_thing(tx, thing_name)
+        return left + events.of_thing(call, thing, None)
 
-    await call.write(change)
+    events.publish(call, await call.write(change))
     return {}
 
 

@@ -30,12 +30,15 @@ class ForeignCertificate:
 
     `subject` and `issuer` tell names apart: the SHA-256 of a Name's DER form as 64 hex digits.
     Names are compared as bytes (RFC 5280 section 7.1 allows it, and authorities copy their
-    subject into what they sign byte by byte).
+    subject into what they sign byte by byte). `content` does the same for what is signed: who has
+    a certificate can write down an ECDSA signature in two ways (r, s and r, n - s), which makes two
+    ids of one certificate.
     """
 
     facts: CertificateFacts
     subject: str
     issuer: str
+    content: str
     certificate: x509.Certificate = field(repr=False)
 
 
@@ -52,7 +55,8 @@ def read(text: str | bytes) -> ForeignCertificate:
             subject, issuer = _key(certificate.subject), _key(certificate.issuer)
         except ValueError as error:
             raise CertificateValidationException(f"invalid certificate: {error}") from error
-    return ForeignCertificate(facts, subject, issuer, certificate)
+    content = hashlib.sha256(certificate.tbs_certificate_bytes).hexdigest()
+    return ForeignCertificate(facts, subject, issuer, content, certificate)
 
 
 def read_authority(text: str | bytes) -> ForeignCertificate:

@@ -11,9 +11,12 @@ from fleetgate.store.engine import Tx
 class Certificate:
     """A registered device certificate; times are seconds since the epoch.
 
-    `pending_until` is set while the certificate is PENDING_ACTIVATION: the moment its ownership
-    token ends. `template_name` and `thing_name` are those of the RegisterThing that activated it.
-    `ca_certificate_id` is the id of the CA certificate under which it was registered.
+    `pending_until` is set while the certificate is PENDING_ACTIVATION and has an ownership token:
+    the moment that ends. `template_name` and `thing_name` are those of the RegisterThing that
+    activated it. `ca_certificate_id` is the id of the CA certificate under which it was registered.
+    `provisioning_state` is set while just-in-time provisioning has not activated it: WAITING, or
+    FAILED with the reason in `provisioning_failure`. `content` tells what was signed by others, as
+    ``pki.registration.ForeignCertificate`` does; no two certificates have the same.
     """
 
     certificate_id: str
@@ -30,11 +33,20 @@ class Certificate:
     template_name: str | None = None
     thing_name: str | None = None
     ca_certificate_id: str | None = None
+    provisioning_state: str | None = None
+    provisioning_failure: str | None = None
+    content: str | None = None
 
+
+WAITING = "WAITING"
+"""The provisioning state of a certificate whose template is still to be carried out."""
+FAILED = "FAILED"
+"""The provisioning state of a certificate whose template could not be carried out."""
 
 _COLUMNS = (
     "certificate_id, status, pem, mode, not_before, not_after, created_at, modified_at, "
-    "customer_version, generation_id, pending_until, template_name, thing_name, ca_certificate_id"
+    "customer_version, generation_id, pending_until, template_name, thing_name, ca_certificate_id, "
+    "provisioning_state, provisioning_failure, content"
 )
 _INSERT = (
     f"INSERT INTO certificate ({_COLUMNS}) VALUES (:{_COLUMNS.replace(', ', ', :')}) "
@@ -67,6 +79,8 @@ class Standing:
     not_before: float
     not_after: float
     template_name: str | None
+    mode: str = "DEFAULT"
+    exclusive_thing: str | None = None
 
 
 def find_certificate(tx: Tx, certificate_id: str) -> Certificate | None:
@@ -78,15 +92,32 @@ def find_certificate(tx: Tx, certificate_id: str) -> Certificate | None:
     return None if row is None else Certificate(*row)
 
 
-def find_standing(tx: Tx, certificate_id: str) -> Standing | None:
-    """How a certificate stands, whether registered or a temporary claim (status ``ACTIVE``)."""
+def find_standing(tx: Tx, certificate_id: str, certificate_arn: str = "") -> Standing | None:
+    """How a certificate stands, whether registered or a temporary claim (status ``ACTIVE``).
+
+    Its ARN is what it is attached to things by.
+    """
     row = tx.one(
-        "SELECT status, not_before, not_after, NULL FROM certificate WHERE certificate_id = :id "
-        "UNION ALL SELECT 'ACTIVE', not_before, not_after, template_name "
+        "SELECT status, not_before, not_after, NULL, mode, (SELECT MIN(thing_name) "
+        "FROM thing_principal WHERE principal = :arn AND exclusive = 1) "
+        "FROM certificate WHERE certificate_id = :id "
+        "UNION ALL SELECT 'ACTIVE', not_before, not_after, template_name, 'DEFAULT', NULL "
         "FROM provisioning_claim WHERE certificate_id = :id",
         id=certificate_id,
+        arn=certificate_arn,
     )
     return None if row is None else Standing(*row)
+
+
+def find_registered(tx: Tx, certificate_id: str, content: str) -> str | None:
+    """The id of the certificate that has this id or this content, None when there is none."""
+    row = tx.one(
+        "SELECT certificate_id FROM certificate WHERE certificate_id = :id "
+        "UNION ALL SELECT certificate_id FROM certificate WHERE content = :content",
+        id=certificate_id,
+        content=content,
+    )
+    return None if row is None else str(row[0])
 
 
 def list_certificates(
@@ -122,15 +153,19 @@ def list_certificates_of_ca(
 
 
 def add_certificate(tx: Tx, certificate: Certificate) -> bool:
-    """Stores a new certificate; False when its id is there already."""
+    """Stores a new certificate; False when its id, or its content, is there already."""
     values = {name: getattr(certificate, name) for name in Certificate.__slots__}
     return tx.run(_INSERT, **values) == 1
 
 
 def update_certificate_status(tx: Tx, certificate_id: str, status: str, now: float) -> None:
-    """Sets the status; a certificate that leaves PENDING_ACTIVATION is no longer swept."""
+    """Sets the status; a certificate that leaves PENDING_ACTIVATION is no longer swept.
+
+    Nor is it provisioned any more: whoever set the status has decided.
+    """
     tx.send(
         "UPDATE certificate SET status = :status, modified_at = :now, pending_until = NULL, "
+        "provisioning_state = NULL, provisioning_failure = NULL, "
         "customer_version = customer_version + 1 WHERE certificate_id = :id",
         id=certificate_id,
         status=status,
@@ -149,6 +184,31 @@ def update_certificate_registration(
         template=template_name,
         thing=thing_name,
     )
+
+
+def update_provisioning_failure(tx: Tx, certificate_id: str, failure: str) -> bool:
+    """Notes why the template of a WAITING certificate failed; False when it waits no more."""
+    changed = tx.run(
+        "UPDATE certificate SET provisioning_state = :failed, provisioning_failure = :failure "
+        "WHERE certificate_id = :id AND provisioning_state = :waiting",
+        id=certificate_id,
+        failure=failure,
+        failed=FAILED,
+        waiting=WAITING,
+    )
+    return changed == 1
+
+
+def list_waiting_certificates(tx: Tx, after: str, limit: int) -> list[str]:
+    """The ids of WAITING certificates, behind the id `after`."""
+    rows = tx.all(
+        "SELECT certificate_id FROM certificate WHERE provisioning_state = :waiting "
+        "AND certificate_id > :after ORDER BY certificate_id LIMIT :limit",
+        waiting=WAITING,
+        after=after,
+        limit=limit,
+    )
+    return [row[0] for row in rows]
 
 
 def remove_certificate(tx: Tx, certificate_id: str) -> None:
@@ -219,6 +279,15 @@ def add_provisioning_claim(
         not_before=not_before,
         not_after=not_after,
     )
+
+
+def find_provisioning_claim(tx: Tx, certificate_id: str) -> str | None:
+    """The name of the template a temporary claim is for, None when the id is of no such claim."""
+    row = tx.one(
+        "SELECT template_name FROM provisioning_claim WHERE certificate_id = :id",
+        id=certificate_id,
+    )
+    return None if row is None else str(row[0])
 
 
 def remove_ended_provisioning_claims(tx: Tx, now: float) -> int:

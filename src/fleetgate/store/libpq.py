@@ -18,39 +18,32 @@ import re
 import select
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
-from psycopg import conninfo, pq
+from psycopg import pq
 from psycopg.errors import error_from_result
 
 from fleetgate.store.dialect import translate
-from fleetgate.store.engine import Row, StoreError, check_values, not_text
+from fleetgate.store.engine import Row, not_text
+from fleetgate.store.target import GIVE_UP, Target, without_password
 
 PREPARED = 500
 """Statements a connection keeps prepared; further ones are planned at each use."""
 
-CONNECT_TIMEOUT = 5
-"""Seconds to connect, unless the URL says otherwise (``connect_timeout``)."""
-
-GIVE_UP = 1.5
-"""By how much the database's own time-out may be late before the connection is given up: factor."""
-
-TOGETHER = 100
-"""Statements that wait for the next round trip, at most."""
-
-# libpq's own message would quote what it could not read, which may be the password
-_UNREADABLE = (
-    "the database URL cannot be read: postgresql://USER:PASSWORD@HOST:PORT/DATABASE is expected; "
-    "in user and password, `@ : / ? # % [ ]` have to be percent-encoded"
-)
-
 OLDEST = 130000
 """PostgreSQL 13: the oldest version the statements were made for."""
 
-BEGIN_WRITE = "BEGIN ISOLATION LEVEL SERIALIZABLE"
-BEGIN_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_HOME = (
+    "(SELECT CAST(s.nspname AS TEXT) FROM pg_class t JOIN pg_namespace s ON s.oid = t.relnamespace "
+    "WHERE t.oid = to_regclass('fleetgate')), CAST(current_schema() AS TEXT)"
+)
+"""Where the registry is: in the first schema of the search path that has one, else in the first."""
+
+_NO_ROOM = re.compile(
+    "too many (?:connections|clients)|connection slots are reserved|no more connections allowed"
+)
 
 _LOST_SEVERITIES = (b"FATAL", b"PANIC")
 
@@ -63,37 +56,12 @@ class Refused(Exception):
     """No connection can be had; the message says why, in one line and without a password."""
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Which database: libpq's connection string (with the password) and what to call it.
+class Full(Refused):
+    """No connection can be had because others, or our own, have all that are allowed.
 
-    `timeout` is the longest that a statement may take, in seconds.
+    SQLSTATE 53300. libpq tells no SQLSTATE of a connection that failed, so it is known by
+    PostgreSQL's words (and PgBouncer's); in another language it is a plain `Refused`.
     """
-
-    conninfo: str = field(repr=False)
-    shown: str
-    timeout: float
-
-
-def target(url: str, timeout: float) -> Target:
-    """Reads a ``postgresql://`` URL. Raises StoreError; no message shows the URL's password.
-
-    Source: PostgreSQL documentation, "Connection URIs".
-    """
-    try:
-        params = conninfo.conninfo_to_dict(url)
-    except psycopg.Error:
-        raise StoreError(_UNREADABLE) from None
-    host, port, name = (str(params.get(key) or "") for key in ("host", "port", "dbname"))
-    if "@" in host + name or "/" in name or not re.fullmatch(r"[0-9,]*", port):
-        raise StoreError(_UNREADABLE)
-    params.setdefault("connect_timeout", CONNECT_TIMEOUT)
-    params.setdefault("application_name", "fleetgate")
-    params.setdefault("tcp_user_timeout", int(timeout * GIVE_UP * 1000))
-    params["client_encoding"] = "UTF8"
-    shown = f"database `{name or params.get('user') or ''}` on {host or 'the local socket'}"
-    text = conninfo.make_conninfo("", **{k: v for k, v in params.items() if v is not None})
-    return Target(text, f"{shown}:{port or 5432}", timeout)
 
 
 def connect(where: Target) -> Link:
@@ -101,34 +69,53 @@ def connect(where: Target) -> Link:
     try:
         connection = psycopg.Connection.connect(where.conninfo, autocommit=True)
     except psycopg.Error as error:
-        raise Refused(_without_password(error, where)) from None
+        raise _refused(error, where) from None
     link = Link(connection, where.timeout)
     try:
-        _set_up(link, where.timeout)
+        _set_up(link, where)
     except (psycopg.Error, ConnectionLost) as error:
         link.close()
-        raise Refused(_without_password(error, where)) from None
+        raise _refused(error, where) from None
     except Refused:
         link.close()
         raise
     return link
 
 
-def _set_up(link: Link, timeout: float) -> None:
-    found = link.execute(
-        "SELECT current_setting('server_encoding'), current_setting('transaction_read_only'), "
-        "current_setting('synchronous_commit')"
+def _refused(error: Exception, where: Target) -> Refused:
+    said = without_password(one_line(error), where)
+    if _NO_ROOM.search(said):
+        return Full(
+            f"no free connection: {said}: raise the limit (of the role, the database or the "
+            "server), or lower `database_connections`"
+        )
+    return Refused(said)
+
+
+def _set_up(link: Link, where: Target) -> None:
+    milliseconds = str(int(where.timeout * 1000))
+    limit = Statement(
+        "SELECT set_config('statement_timeout', :time, false)", {"time": milliseconds}
     )
-    encoding, read_only, commit = found.rows[0]
+    look = Statement(
+        "SELECT current_setting('server_encoding'), current_setting('transaction_read_only'), "
+        "current_setting('synchronous_commit'), home, quote_ident(home) "
+        f"FROM (SELECT COALESCE(NULLIF(CAST(:schema AS TEXT), ''), {_HOME}) AS home) found",
+        {"schema": where.schema},
+    )
+    encoding, read_only, commit, schema, path = link.execute_all([limit, look]).rows[0]
     if link.server_version < OLDEST:
         raise Refused(f"PostgreSQL {OLDEST // 10000} or later is needed")
     if encoding != "UTF8":
         raise Refused(f"the database's encoding is {encoding}, not UTF8")
     if read_only == "on":
         raise Refused("the database cannot be written to (it is a standby, or set to read-only)")
-    milliseconds = str(int(timeout * 1000))
+    if schema is None:
+        raise Refused("its search_path names no schema that exists")
+    link.schema = schema
     settings = {
-        "statement_timeout": milliseconds,
+        # one schema alone: what is locked, created and read is in the same place (ownership.py)
+        "search_path": path,
         "lock_timeout": milliseconds,
         "idle_in_transaction_session_timeout": milliseconds,
         # an answer leaves when it is on the disk, whatever the role's own settings say
@@ -149,12 +136,6 @@ def _set_up(link: Link, timeout: float) -> None:
 def one_line(error: Exception) -> str:
     """The message of an error, without line breaks."""
     return " ".join(str(error).split())
-
-
-def _without_password(error: Exception, where: Target) -> str:
-    text = one_line(error)
-    password = conninfo.conninfo_to_dict(where.conninfo).get("password")
-    return text.replace(str(password), "***") if password else text
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +167,8 @@ class Link:
 
     def __init__(self, connection: psycopg.Connection[Any], timeout: float) -> None:
         self._connection = connection
+        self.timeout = timeout  # the longest that a statement may take, in seconds
+        self.schema = ""  # where the registry is
         self._timeout = timeout * GIVE_UP
         self._pg = connection.pgconn
         self._pg.enter_pipeline_mode()
@@ -198,6 +181,12 @@ class Link:
     def server_version(self) -> int:
         """E.g. 150004 for PostgreSQL 15.4."""
         return self._pg.server_version
+
+    @property
+    def shown(self) -> str:
+        """What to call the database: its name, and the host and port that answered."""
+        name, host, port = (part.decode() for part in (self._pg.db, self._pg.host, self._pg.port))
+        return f"database `{name}` on {host}:{port}"
 
     @property
     def has_ended(self) -> bool:
@@ -321,74 +310,6 @@ class Link:
             for row in range(result.ntuples)
         ]
         return Result(rows, result.command_tuples or 0, result.command_status or b"")
-
-
-class PostgresTx:
-    """One transaction on PostgreSQL (see :class:`fleetgate.store.engine.Tx`).
-
-    BEGIN travels with the first statement that is asked for its outcome, COMMIT with the last
-    ones that are not. `failure` is what ended it early: whatever the function that works on it
-    makes of that, it cannot be committed any more.
-    """
-
-    __slots__ = ("_begun", "_link", "_waiting", "failure")
-
-    def __init__(self, link: Link, begin: str) -> None:
-        self._link = link
-        self._begun = False
-        self._waiting = [Statement(begin, {})]
-        self.failure: psycopg.Error | ConnectionLost | None = None
-
-    def one(self, sql: str, **params: object) -> Row | None:
-        """The first row of the answer, or None."""
-        rows = self._execute(sql, params).rows
-        return rows[0] if rows else None
-
-    def all(self, sql: str, **params: object) -> list[Row]:
-        """All rows of the answer; the caller bounds them with LIMIT."""
-        return self._execute(sql, params).rows
-
-    def run(self, sql: str, **params: object) -> int:
-        """Executes a statement; returns how many rows it changed."""
-        return self._execute(sql, params).changed
-
-    def send(self, sql: str, **params: object) -> None:
-        """Executes a statement, with the next one or at the end."""
-        if len(self._waiting) >= TOGETHER:
-            self._execute(sql, params)
-            return
-        check_values(params)
-        self._waiting.append(Statement(sql, params))
-
-    def commit(self) -> None:
-        """Ends the transaction, all of it stored.
-
-        Raises psycopg.Error when nothing of it is stored, ConnectionLost when nobody knows.
-        """
-        if not self._begun and len(self._waiting) == 1:
-            return  # there is nothing in it
-        tag = self._execute("COMMIT", {}).tag
-        if tag != b"COMMIT":
-            raise RuntimeError(f"COMMIT was answered with {tag!r}")
-
-    def rollback(self) -> None:
-        """Ends the transaction, nothing of it stored. Raises psycopg.Error, ConnectionLost."""
-        if self._begun and not self._link.idle:
-            self._link.execute("ROLLBACK")
-
-    def _execute(self, sql: str, params: dict[str, object]) -> Result:
-        if self.failure is not None:
-            raise self.failure
-        check_values(params)
-        waiting, self._waiting = self._waiting, []
-        try:
-            result = self._link.execute_all([*waiting, Statement(sql, params)])
-        except (psycopg.Error, ConnectionLost) as error:
-            self.failure = error
-            raise
-        finally:
-            self._begun = True
-        return result
 
 
 def _encode(names: Sequence[str], params: Mapping[str, object]) -> list[bytes | None]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from fleetgate.store import sqlite
@@ -28,35 +29,40 @@ def open_store(data: Path, database: str, connections: int, timeout: float) -> S
     """
     if not database:
         return sqlite.SqliteStore(data / FILE)
-    from fleetgate.store import libpq, postgres
+    from fleetgate.store.postgres import PostgresStore
+    from fleetgate.store.target import target
 
-    where = libpq.target(database, timeout)
+    where = target(database, timeout)
     with contextlib.ExitStack() as undo:
         # keys and endpoints are in the directory all the same
         lock = undo.enter_context(take((data / FILE).with_suffix(".lock")))
         if (data / FILE).exists():
             log.warning("event=registry-unused file=%s database=%r", data / FILE, where.shown)
-        store = postgres.PostgresStore(where, connections, lock.close)
+        store = PostgresStore(where, connections, lock.close)
         undo.pop_all()
     return store
 
 
-def migrate(data: Path, database: str, timeout: float) -> tuple[int, int]:
+def migrate(
+    data: Path, database: str, timeout: float, say: Callable[[str], None] = log.warning
+) -> tuple[int, int]:
     """Brings the schema to this release's version; the versions before and after.
 
-    Raises StoreError as `open_store` does.
+    `say` is told, in words, what a PostgreSQL database is waited for. Raises StoreError as
+    `open_store` does.
     """
     if not database:
         return sqlite.migrate(data / FILE)
-    from fleetgate.store import libpq, postgres
+    from fleetgate.store import postgres
+    from fleetgate.store.target import target
 
-    return postgres.migrate(libpq.target(database, timeout))
+    return postgres.migrate(target(database, timeout), say)
 
 
 def name(data: Path, database: str) -> str:
     """What to call the store in messages; never with a password."""
     if not database:
         return f"`{data / FILE}`"
-    from fleetgate.store import libpq
+    from fleetgate.store.target import target
 
-    return libpq.target(database, 1.0).shown
+    return target(database, 1.0).shown

@@ -19,42 +19,31 @@ Source: PostgreSQL documentation, "Transaction Isolation", "Serialization Failur
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import itertools
 import logging
-import queue
 import secrets
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import psycopg
 from psycopg import errors
 
-from fleetgate.errors import ServiceUnavailableException
+from fleetgate.errors import InvalidRequestException, ServiceUnavailableException
 from fleetgate.store import engine, ownership
-from fleetgate.store.engine import QUEUE, StoreError
-from fleetgate.store.libpq import (
-    BEGIN_READ,
-    BEGIN_WRITE,
-    ConnectionLost,
-    Link,
-    PostgresTx,
-    Refused,
-    Target,
-    connect,
-    one_line,
-)
-from fleetgate.store.ownership import Overtaken
+from fleetgate.store.dialler import AWAY, Dialler
+from fleetgate.store.engine import StoreError
+from fleetgate.store.libpq import ConnectionLost, Full, Link, Refused, connect, one_line
+from fleetgate.store.pool import Job, Line, Pool
+from fleetgate.store.target import Target
+from fleetgate.store.transaction import BEGIN_READ, BEGIN_WRITE, PostgresTx
 
 log = logging.getLogger("fleetgate.store")
 
 P = ParamSpec("P")
 T = TypeVar("T")
-_Job = tuple[Callable[[PostgresTx], Any], asyncio.Future[Any]]
-_Outcome = tuple[asyncio.Future[Any], Any, BaseException | None]
 
 TRIES = 8
 """How often one job is run at most."""
@@ -65,17 +54,21 @@ UNIQUE_TRIES = 3
 LOST_TRIES = 3
 """How often when connections are lost."""
 
-PROBE_INTERVAL = 0.5
-"""Seconds between two attempts to connect while the database is away."""
-
-_AWAY = "the database cannot be reached; try again later"
 _UNKNOWN = "the connection to the database was lost during COMMIT; whether it was stored is unknown"
 _BUSY = "the database cannot do this now; try again"
 
-_NOT_NOW = ("08", "25", "40", "53", "55", "57", "58")
-"""Classes of SQLSTATE that say something about the database and nothing about the statement:
-connection, read-only, rolled back, resources, in use, operator, system (documentation, appendix A).
+_NOT_NOW = ("08", "25", "40", "53", "55", "57", "58", "42501")
+"""SQLSTATEs, or their classes, that say something about the database and nothing about the
+statement: connection, read-only, rolled back, resources, in use, operator, system; a right that was
+there at the start (documentation, appendix A).
 """
+
+_TOO_LARGE = "54000"
+"""The SQLSTATE of a row that no index page has room for."""
+
+
+def _say(text: str) -> None:
+    log.warning("event=waiting-for-database cause=%s", text)
 
 
 class PostgresStore:
@@ -87,26 +80,26 @@ class PostgresStore:
         """Claims the database, gives an empty one its tables, and starts the threads.
 
         `connections` is the bound on open connections, at least 2; `closed` is called at the end
-        of `close`. Raises StoreError when the database is away, in use by another server, or has
-        another version's schema.
+        of `close`. Raises StoreError when the database is away, in use by another server, has
+        another version's schema or one the role may not use, or allows less than 2 connections.
         """
         owner = secrets.token_hex(16)
+        first = _first(where)
         try:
-            first = connect(where)
-        except Refused as refused:
-            raise StoreError(f"{where.shown} cannot be used: {refused}") from None
-        try:
-            ownership.claim(first, where, owner)
-            self._dialler = _Dialler(where, owner)
-            writer = self._dialler.dial()  # holds the claim when `first` is gone
-        except ServiceUnavailableException as error:
-            raise StoreError(f"{where.shown} cannot be used: {error.message}") from None
-        finally:
+            ownership.claim(first, owner, _say)
+            where = replace(where, schema=first.schema)
+            second = _second(where, owner)
+        except BaseException:
             first.close()
+            raise
+        self.where = where
+        """Which database it is, and which of its schemas."""
         self._closed = closed
+        dialler = Dialler(where, owner)
         writers = max(1, connections // 2)
-        self._writers = _Pool(_write, self._dialler, writers, [writer])
-        self._readers = _Pool(_read, self._dialler, max(1, connections - writers), [])
+        self._writers = Pool(_write, dialler, writers, first)
+        self._readers = Pool(_read, dialler, max(1, connections - writers), second)
+        self._writers.other, self._readers.other = self._readers, self._writers
 
     async def write(
         self, fn: Callable[Concatenate[PostgresTx, P], T], *args: P.args, **kwargs: P.kwargs
@@ -137,69 +130,42 @@ class PostgresStore:
         self._closed()
 
 
-def migrate(where: Target) -> tuple[int, int]:
+def migrate(where: Target, say: Callable[[str], None] = _say) -> tuple[int, int]:
     """Brings the schema to this release's version; the versions before and after.
 
-    Raises StoreError when the database is away, in use by a server, or has a newer schema.
+    `say` is told what is waited for. Raises StoreError when the database is away, in use by a
+    server, has a newer schema, or does not let go of a lock.
     """
+    with contextlib.closing(_first(where)) as link:
+        return ownership.migrate(link, say)
+
+
+def _first(where: Target) -> Link:
+    """A connection at the start; those of a server that was killed are given time to end."""
+    until = time.monotonic() + ownership.PATIENCE
+    while True:
+        try:
+            return connect(where)
+        except Refused as refused:
+            if not isinstance(refused, Full) or time.monotonic() > until:
+                raise StoreError(f"{where.shown} cannot be used: {refused}") from None
+        time.sleep(0.1)
+
+
+def _second(where: Target, owner: str) -> Link:
+    """The connection beside the first; there is no server with less."""
     try:
-        link = connect(where)
-    except Refused as refused:
-        raise StoreError(f"{where.shown} cannot be used: {refused}") from None
-    with contextlib.closing(link):
-        return ownership.migrate(link, where)
-
-
-class _Dialler:
-    """Makes connections, and knows while the database is away that there are none to be had."""
-
-    def __init__(self, where: Target, owner: str) -> None:
-        self._where = where
-        self._owner = owner
-        self._away = False
-        self._overtaken = ""
-        self._next_probe = 0.0
-        self._probing = threading.Lock()
-
-    def dial(self) -> Link:
-        """A new connection. Raises ServiceUnavailableException when there is none to be had."""
-        if self._overtaken:
-            raise ServiceUnavailableException(self._overtaken)
-        if not self._away:
-            return self._connect()
-        if not self._probing.acquire(blocking=False):
-            raise ServiceUnavailableException(_AWAY)
-        try:
-            if time.monotonic() < self._next_probe:
-                raise ServiceUnavailableException(_AWAY)
-            return self._connect()
-        finally:
-            self._probing.release()
-
-    def _connect(self) -> Link:
-        try:
-            link = connect(self._where)
-            try:
-                ownership.rejoin(link, self._owner)
-            except BaseException:
-                link.close()
-                raise
-        except Overtaken as error:
-            self._overtaken = f"{error}: this server has to be stopped"
-            log.critical("event=database-overtaken database=%r cause=%s", self._where.shown, error)
-            raise ServiceUnavailableException(self._overtaken) from None
-        except (Refused, ConnectionLost, psycopg.Error) as error:
-            if not self._away:
-                log.error(
-                    "event=database-away database=%r cause=%s", self._where.shown, one_line(error)
-                )
-            self._away = True
-            self._next_probe = time.monotonic() + PROBE_INTERVAL
-            raise ServiceUnavailableException(_AWAY) from None
-        if self._away:
-            log.warning("event=database-back database=%r", self._where.shown)
-        self._away = False
-        return link
+        link = _first(where)
+    except StoreError as error:
+        raise StoreError(
+            f"{error.message} (one connection to write and one to read is the least)"
+        ) from None
+    try:
+        ownership.rejoin(link, owner)
+    except (Refused, ownership.Overtaken, ConnectionLost, psycopg.Error) as error:
+        link.close()
+        raise StoreError(f"{where.shown} cannot be used: {one_line(error)}") from None
+    return link
 
 
 class _Again(Exception):
@@ -211,167 +177,7 @@ class _Again(Exception):
         self.tries = tries
 
 
-class _Pool:
-    """Threads that work off one queue of jobs, each on a connection of its own."""
-
-    def __init__(
-        self,
-        work: Callable[[_Line, _Job], None],
-        dialler: _Dialler,
-        size: int,
-        links: list[Link],
-    ) -> None:
-        self._jobs: queue.Queue[_Job | None] = queue.Queue(QUEUE)
-        self._work = work
-        turns, results = _Turns(), _Results()
-        lines = [
-            _Line(dialler, turns, results, links.pop() if links else None) for _ in range(size)
-        ]
-        self._threads = [
-            threading.Thread(target=self._run, args=(line,), name=f"fleetgate{work.__name__}r")
-            for line in lines
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    async def submit(self, fn: Callable[[PostgresTx], Any]) -> Any:
-        """Has `fn` run by one of the threads; its result."""
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        try:
-            self._jobs.put_nowait((fn, future))
-        except queue.Full:
-            raise ServiceUnavailableException(
-                f"{QUEUE} jobs are waiting for the database; try again"
-            ) from None
-        return await future
-
-    def close(self) -> None:
-        """Finishes the jobs that wait and hangs up."""
-        for _ in self._threads:
-            self._jobs.put(None)
-        for thread in self._threads:
-            thread.join()
-
-    def _run(self, line: _Line) -> None:
-        while (job := self._jobs.get()) is not None:
-            self._work(line, job)
-        line.drop()
-
-
-class _Line:
-    """What a thread works with: its connection, while it has one."""
-
-    def __init__(
-        self, dialler: _Dialler, turns: _Turns, results: _Results, link: Link | None
-    ) -> None:
-        self._dialler = dialler
-        self._link = link
-        self.turns = turns
-        self.results = results
-
-    def link(self) -> Link:
-        """The connection. Raises ServiceUnavailableException when there is none to be had."""
-        if self._link is not None and self._link.has_ended:
-            self.drop()  # seen now, it costs nothing; seen at COMMIT, the outcome is unknown
-        if self._link is None:
-            self._link = self._dialler.dial()
-        return self._link
-
-    def drop(self) -> None:
-        """Hangs up."""
-        if self._link is not None:
-            self._link.close()
-        self._link = None
-
-    def undo(self, tx: PostgresTx) -> None:
-        """Rolls a transaction back."""
-        self._end(tx.rollback)
-
-    def finish(self, tx: PostgresTx) -> None:
-        """Ends a transaction that changed nothing."""
-        self._end(tx.commit)
-
-    def _end(self, how: Callable[[], None]) -> None:
-        try:
-            how()
-        except (ConnectionLost, psycopg.Error):  # a connection that cannot even do that is no use
-            self.drop()
-
-
-class _Turns:
-    """Lets writes run beside each other, and one alone when that is what it takes."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._running = 0
-        self._alone = False
-
-    @contextlib.contextmanager
-    def shared(self) -> Iterator[None]:
-        """A turn beside others."""
-        with self._changed:
-            while self._alone:
-                self._changed.wait()
-            self._running += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._running -= 1
-                if not self._running:
-                    self._changed.notify_all()
-
-    @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        """A turn with nobody beside."""
-        with self._changed:
-            while self._alone:
-                self._changed.wait()
-            self._alone = True
-            while self._running:
-                self._changed.wait()
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._alone = False
-                self._changed.notify_all()
-
-
-class _Results:
-    """Hands results to the event loops; those that are ready together share one wake-up."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._ready: dict[asyncio.AbstractEventLoop, list[_Outcome]] = {}
-
-    def give(self, future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
-        """Resolves a future in its loop."""
-        loop = future.get_loop()
-        with self._lock:
-            waiting = self._ready.setdefault(loop, [])
-            waiting.append((future, result, error))
-            if len(waiting) > 1:
-                return  # it has been woken up already
-        try:
-            loop.call_soon_threadsafe(self._resolve, loop)
-        except RuntimeError:  # the loop is closed: nobody waits any more
-            with self._lock:
-                self._ready.pop(loop, None)
-
-    def _resolve(self, loop: asyncio.AbstractEventLoop) -> None:
-        with self._lock:
-            outcomes = self._ready.pop(loop, [])
-        for future, result, error in outcomes:
-            if future.done():  # a caller that has gone away in the meantime
-                continue
-            if error is None:
-                future.set_result(result)
-            else:
-                future.set_exception(error)
-
-
-def _write(line: _Line, job: _Job) -> None:
+def _write(line: Line, job: Job) -> None:
     """Carries out one write, again when the database asks for it."""
     fn, future = job
     for tries in itertools.count(1):
@@ -382,6 +188,8 @@ def _write(line: _Line, job: _Job) -> None:
             if tries < again.tries:
                 continue
             line.results.give(future, None, again.failure)
+        except Full:
+            line.pass_on(job)
         except Exception as error:
             line.results.give(future, None, error)
         else:
@@ -389,7 +197,7 @@ def _write(line: _Line, job: _Job) -> None:
         return
 
 
-def _stored(line: _Line, fn: Callable[[PostgresTx], Any]) -> Any:
+def _stored(line: Line, fn: Callable[[PostgresTx], Any]) -> Any:
     """The result of `fn` when its transaction is stored. Raises _Again, or what is to be told."""
     tx = PostgresTx(line.link(), BEGIN_WRITE)
     result = _run(line, tx, fn)
@@ -404,7 +212,7 @@ def _stored(line: _Line, fn: Callable[[PostgresTx], Any]) -> Any:
     return result
 
 
-def _read(line: _Line, job: _Job) -> None:
+def _read(line: Line, job: Job) -> None:
     """Carries out one read, again when its connection turns out to be gone."""
     fn, future = job
     for tries in itertools.count(1):
@@ -415,6 +223,8 @@ def _read(line: _Line, job: _Job) -> None:
             if tries < again.tries:
                 continue
             line.results.give(future, None, again.failure)
+        except Full:
+            line.pass_on(job)
         except Exception as error:
             line.results.give(future, None, error)
         else:
@@ -423,7 +233,7 @@ def _read(line: _Line, job: _Job) -> None:
         return
 
 
-def _run(line: _Line, tx: PostgresTx, fn: Callable[[PostgresTx], Any]) -> Any:
+def _run(line: Line, tx: PostgresTx, fn: Callable[[PostgresTx], Any]) -> Any:
     """The result of `fn`; what it raises undoes the transaction."""
     try:
         result = fn(tx)
@@ -436,18 +246,24 @@ def _run(line: _Line, tx: PostgresTx, fn: Callable[[PostgresTx], Any]) -> Any:
     return result
 
 
-def _judged(line: _Line, tx: PostgresTx, failure: psycopg.Error | ConnectionLost) -> Exception:
+def _judged(line: Line, tx: PostgresTx, failure: psycopg.Error | ConnectionLost) -> Exception:
     """What the failure of a transaction means; nothing of it is stored."""
     if isinstance(failure, ConnectionLost):
         line.drop()
-        return _Again(ServiceUnavailableException(_AWAY), LOST_TRIES)
+        return _Again(ServiceUnavailableException(AWAY), LOST_TRIES)
     line.undo(tx)
     match failure:
         case errors.SerializationFailure() | errors.DeadlockDetected():
             return _Again(ServiceUnavailableException(_BUSY))
         case errors.UniqueViolation():
             return _Again(failure, UNIQUE_TRIES)
-    if (failure.sqlstate or "")[:2] in _NOT_NOW:
-        log.error("event=database-failure state=%s cause=%s", failure.sqlstate, one_line(failure))
+    state = failure.sqlstate or ""
+    if state == _TOO_LARGE:
+        log.error("event=value-too-long cause=%s", one_line(failure))
+        return InvalidRequestException(
+            "a name or value in the request is too long for the database to be looked up by"
+        )
+    if state in _NOT_NOW or state[:2] in _NOT_NOW:
+        log.error("event=database-failure state=%s cause=%s", state, one_line(failure))
         return ServiceUnavailableException(_BUSY)
     return failure

@@ -316,16 +316,64 @@ _TEMPLATES: tuple[str, ...] = (
 )
 """Types of templates."""
 
-_JUST_IN_TIME: tuple[str, ...] = ()
+_JUST_IN_TIME: tuple[str, ...] = (
+    "ALTER TABLE certificate ADD COLUMN provisioning_state TEXT",
+    "ALTER TABLE certificate ADD COLUMN provisioning_failure TEXT",
+    """CREATE INDEX certificate_by_provisioning
+            ON certificate (provisioning_state, certificate_id)
+            WHERE provisioning_state IS NOT NULL""",
+    "ALTER TABLE certificate ADD COLUMN content TEXT",
+    """CREATE UNIQUE INDEX certificate_by_content ON certificate (content)
+            WHERE content IS NOT NULL""",
+)
 """Certificates that register themselves."""
 
-_BULK: tuple[str, ...] = ()
+_BULK: tuple[str, ...] = (
+    """CREATE TABLE registration_task (
+            task_id TEXT NOT NULL PRIMARY KEY,
+            template_body TEXT NOT NULL,
+            input_bucket TEXT NOT NULL,
+            input_key TEXT NOT NULL,
+            role_arn TEXT NOT NULL,
+            created_at DOUBLE PRECISION NOT NULL,
+            modified_at DOUBLE PRECISION NOT NULL,
+            status TEXT NOT NULL,
+            message TEXT NOT NULL,
+            input_version TEXT NOT NULL,
+            input_bytes BIGINT NOT NULL,
+            bytes_done BIGINT NOT NULL,
+            lines_done BIGINT NOT NULL,
+            succeeded BIGINT NOT NULL,
+            failed BIGINT NOT NULL,
+            results_bytes BIGINT NOT NULL,
+            errors_bytes BIGINT NOT NULL
+        )""",
+    "CREATE INDEX registration_task_by_age ON registration_task (created_at, task_id)",
+    """CREATE INDEX registration_task_by_status
+            ON registration_task (status, created_at, task_id)""",
+)
 """Bulk registration."""
+
+_AGAIN: tuple[str, ...] = (
+    """CREATE TABLE registration_answer (
+            certificate_id TEXT NOT NULL PRIMARY KEY,
+            template_name TEXT NOT NULL,
+            template_created_at DOUBLE PRECISION NOT NULL,
+            parameters TEXT NOT NULL,
+            outcome TEXT NOT NULL,
+            status TEXT NOT NULL,
+            body TEXT NOT NULL,
+            kept_until DOUBLE PRECISION NOT NULL
+        )""",
+    """CREATE INDEX registration_answer_by_end
+            ON registration_answer (kept_until, certificate_id)""",
+)
+"""Answers for devices that ask again."""
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _FIRST_LIGHT,
     (*_REGISTRY, *_CERTIFICATES, *_IAM, *_CONFIGURATION),
-    (*_TEMPLATES, *_JUST_IN_TIME, *_BULK),
+    (*_TEMPLATES, *_JUST_IN_TIME, *_BULK, *_AGAIN),
 )
 
 REGISTRY_TABLES = (
@@ -334,6 +382,7 @@ REGISTRY_TABLES = (
     "registration_code",
     "certificate_transfer",
     "provisioning_claim",
+    "registration_answer",
     "policy",
     "policy_version",
     "policy_attachment",
@@ -360,5 +409,6 @@ REGISTRY_TABLES = (
     "log_level",
     "role_alias",
     "domain_configuration",
+    "registration_task",
 )
 """What ``reset`` empties: all tables but ``setting``."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+from fleetgate.domain.resources import Kind
 from fleetgate.store.engine import Tx
 
 
@@ -19,6 +21,8 @@ class Template:
     last_version_id: int
     created_at: float
     modified_at: float
+    kind: Kind = Kind.FLEET
+    """Its type, which never changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +37,37 @@ class TemplateVersion:
 
 @dataclass(frozen=True, slots=True)
 class InForce:
-    """The default version of a template, and what it is worked through with."""
+    """The default version of a template, and what it is worked through with.
+
+    `created_at` is the template's: it tells it from a later one of the same name.
+    """
 
     enabled: bool
     role_arn: str
     body: str
+    created_at: float
+    kind: Kind = Kind.FLEET
 
 
 _COLUMNS = (
     "template_name, description, enabled, provisioning_role_arn, default_version_id, "
-    "last_version_id, created_at, modified_at"
+    "last_version_id, created_at, modified_at, type"
 )
 
 
-def _template(row: tuple[object, ...]) -> Template:
-    name, description, enabled, *rest = row
-    return Template(name, description, bool(enabled), *rest)  # type: ignore[arg-type]
+def _template(row: tuple[Any, ...]) -> Template:
+    name, description, enabled, role, default, last, created_at, modified_at, kind = row
+    return Template(
+        template_name=name,
+        description=description,
+        enabled=bool(enabled),
+        provisioning_role_arn=role,
+        default_version_id=default,
+        last_version_id=last,
+        created_at=created_at,
+        modified_at=modified_at,
+        kind=Kind(kind),
+    )
 
 
 def find_template(tx: Tx, template_name: str) -> Template | None:
@@ -63,13 +82,16 @@ def find_template(tx: Tx, template_name: str) -> Template | None:
 def find_in_force(tx: Tx, template_name: str) -> InForce | None:
     """What RegisterThing needs of a template: its default version; None when there is none."""
     row = tx.one(
-        "SELECT t.enabled, t.provisioning_role_arn, v.body FROM template t "
+        "SELECT t.enabled, t.provisioning_role_arn, v.body, t.created_at, t.type "
+        "FROM template t "
         "JOIN template_version v "
         "ON v.template_name = t.template_name AND v.version_id = t.default_version_id "
         "WHERE t.template_name = :name",
         name=template_name,
     )
-    return None if row is None else InForce(bool(row[0]), str(row[1]), str(row[2]))
+    if row is None:
+        return None
+    return InForce(bool(row[0]), str(row[1]), str(row[2]), float(row[3]), Kind(row[4]))
 
 
 def list_templates(tx: Tx, after: str, limit: int) -> list[Template]:
@@ -93,13 +115,14 @@ def add_template(tx: Tx, template: Template, body: str) -> None:
     """Stores a new template with `body` as its version 1."""
     tx.send(
         f"INSERT INTO template ({_COLUMNS}) VALUES (:name, :description, :enabled, :role, 1, 1, "
-        ":created_at, :modified_at)",
+        ":created_at, :modified_at, :type)",
         name=template.template_name,
         description=template.description,
         enabled=int(template.enabled),
         role=template.provisioning_role_arn,
         created_at=template.created_at,
         modified_at=template.modified_at,
+        type=template.kind.value,
     )
     _insert_version(tx, template.template_name, 1, body, template.created_at)
 

@@ -180,6 +180,11 @@ def remove_thing_principal(tx: Tx, thing_name: str, principal: str) -> bool:
     )
 
 
+def remove_principal_attachments(tx: Tx, principal: str) -> None:
+    """Detaches a principal from all things."""
+    tx.send("DELETE FROM thing_principal WHERE principal = :principal", principal=principal)
+
+
 def list_thing_principals(tx: Tx, thing_name: str, after: str, limit: int) -> list[str]:
     """ARNs of the principals of a thing, behind the ARN `after`."""
     return [arn for arn, _ in list_thing_attachments(tx, thing_name, after, limit)]

@@ -1,0 +1,259 @@
+"""The files bulk registrations read: directories under the names of buckets, or an S3 service.
+
+A bucket whose name is mapped to a directory is that directory: its files are the objects, their
+paths below it the keys. Every other bucket is asked of the operator's S3 service when there is
+one, with credentials from where boto3 finds them. boto3 is imported when it is needed and runs in
+threads of its own, which do not keep the server from stopping.
+
+Both notice that a file is not the one that was opened: by its size and time of change, by its
+ETag (If-Match).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import stat
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fleetgate.errors import InputFileError
+
+T = TypeVar("T")
+
+_CONNECT_SECONDS, _READ_SECONDS = 5, 20
+_GONE = ("404", "NoSuchKey", "NoSuchBucket", "NotFound")
+
+
+class Buckets:
+    """All buckets of a server: `directories` by name, and those of the S3 service at a URL."""
+
+    def __init__(self, directories: Mapping[str, Path], s3_endpoint_url: str, region: str) -> None:
+        self._directories = {name: path.absolute() for name, path in directories.items()}
+        self._s3 = S3(s3_endpoint_url, region) if s3_endpoint_url else None
+
+    def refusal(self, bucket: str, key: str) -> str:
+        """Why there can be no such file, whatever the buckets hold; "" when there can."""
+        if any(part in ("", ".", "..") for part in key.split("/")):
+            return f"inputFileKey `{key}`: it has a part that is empty, `.` or `..`"
+        if bucket in self._directories or self._s3 is not None:
+            return ""
+        known = ", ".join(f"`{name}`" for name in self._directories) or "none"
+        return (
+            f"inputFileBucket `{bucket}`: this server knows no such bucket; the setting `buckets` "
+            f"names {known}, and `s3_endpoint_url` is not set"
+        )
+
+    async def open(self, bucket: str, key: str) -> DirectoryFile | S3File:
+        """Opens a file. Raises InputFileError."""
+        refused = self.refusal(bucket, key)
+        if refused:
+            raise InputFileError(refused)
+        directory = self._directories.get(bucket)
+        if directory is not None:
+            return await _aside(lambda: open_below(directory, bucket, key))
+        assert self._s3 is not None  # noqa: S101 - else it was refused
+        return await self._s3.open(bucket, key)
+
+
+# --- directories ---------------------------------------------------------------------------------
+
+
+class DirectoryFile:
+    """A file of a directory, open."""
+
+    def __init__(self, descriptor: int, name: str) -> None:
+        self._descriptor = descriptor
+        self._name = name
+        self.size, self.version = self._seen()
+
+    async def read(self, offset: int, count: int) -> bytes:
+        """The bytes at a position. Raises InputFileError."""
+        return await _aside(lambda: self._read(offset, count))
+
+    def close(self) -> None:
+        """Closes it."""
+        os.close(self._descriptor)
+
+    def _read(self, offset: int, count: int) -> bytes:
+        try:
+            found = os.pread(self._descriptor, min(count, max(self.size - offset, 0)), offset)
+        except OSError as error:
+            raise InputFileError(
+                f"{self._name} cannot be read: {error.strerror}", passing=True
+            ) from None
+        if self._seen() != (self.size, self.version):
+            raise changed(self._name)
+        return found
+
+    def _seen(self) -> tuple[int, str]:
+        found = os.fstat(self._descriptor)
+        return found.st_size, f"{found.st_size}-{found.st_mtime_ns}"
+
+
+def open_below(directory: Path, bucket: str, key: str) -> DirectoryFile:
+    """Opens the file `key` below a directory. Raises InputFileError.
+
+    Symbolic links are followed as long as they do not lead out of it.
+    """
+    name = f"`{key}` of bucket `{bucket}`"
+    try:
+        root = os.path.realpath(directory, strict=True)
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC  # a FIFO would block
+        descriptor = os.open(directory / key, flags)
+    except OSError as error:
+        raise InputFileError(f"{name} cannot be opened: {error.strerror}") from None
+    with contextlib.ExitStack() as undo:
+        undo.callback(os.close, descriptor)
+        # what was opened, whatever the links say by now
+        where = Path(f"/proc/self/fd/{descriptor}").readlink()
+        if not where.is_relative_to(root):
+            raise InputFileError(f"{name} is a link that leads out of the bucket's directory")
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise InputFileError(f"{name} is not a regular file")
+        opened = DirectoryFile(descriptor, name)
+        undo.pop_all()
+        return opened
+
+
+def changed(name: str) -> InputFileError:
+    """What is told when a file is not the one that was opened."""
+    return InputFileError(f"{name} was changed while the task was working on it")
+
+
+# --- S3 ------------------------------------------------------------------------------------------
+
+
+class S3:
+    """An S3 service, by way of boto3."""
+
+    def __init__(self, endpoint_url: str, region: str) -> None:
+        self._endpoint_url = endpoint_url
+        self._region = region
+        self._client: Any = None
+        self._making = threading.Lock()
+
+    async def open(self, bucket: str, key: str) -> S3File:
+        """Asks for size and ETag of an object. Raises InputFileError."""
+        name = f"`{key}` of bucket `{bucket}` at {self._endpoint_url}"
+
+        def ask() -> S3File:
+            with _told(name):
+                client = self._ready()
+                found = client.head_object(Bucket=bucket, Key=key)
+                return S3File(client, bucket, key, name, found["ContentLength"], found["ETag"])
+
+        return await _aside(ask)
+
+    def _ready(self) -> Any:
+        """The client, made at first use; boto3's clients may be shared by threads."""
+        with self._making:
+            if self._client is None:
+                import boto3
+                from botocore.config import Config
+
+                self._client = boto3.session.Session(region_name=self._region).client(
+                    "s3",
+                    endpoint_url=self._endpoint_url,
+                    config=Config(
+                        connect_timeout=_CONNECT_SECONDS,
+                        read_timeout=_READ_SECONDS,
+                        retries={"total_max_attempts": 2, "mode": "standard"},
+                        # what services beside Amazon's own understand
+                        s3={"addressing_style": "path"},
+                        request_checksum_calculation="when_required",
+                        response_checksum_validation="when_required",
+                    ),
+                )
+            return self._client
+
+
+class S3File:
+    """An object, read by ranges."""
+
+    def __init__(
+        self, client: Any, bucket: str, key: str, name: str, size: int, version: str
+    ) -> None:
+        self._client = client
+        self._where = {"Bucket": bucket, "Key": key}
+        self._name = name
+        self.size = size
+        self.version = version
+
+    async def read(self, offset: int, count: int) -> bytes:
+        """The bytes at a position. Raises InputFileError."""
+        last = min(offset + count, self.size) - 1
+        if last < offset:
+            return b""
+
+        def get() -> bytes:
+            with _told(self._name):
+                found = self._client.get_object(
+                    **self._where, Range=f"bytes={offset}-{last}", IfMatch=self.version
+                )
+                with contextlib.closing(found["Body"]) as body:
+                    if found["ETag"] != self.version:  # for services that do not know If-Match
+                        raise changed(self._name)
+                    content: bytes = body.read()
+            if len(content) != last + 1 - offset:
+                raise InputFileError(
+                    f"{self._name}: {last + 1 - offset} bytes were asked for, {len(content)} came",
+                    passing=True,
+                )
+            return content
+
+        return await _aside(get)
+
+    def close(self) -> None:
+        """Does nothing: there is nothing open."""
+
+
+@contextlib.contextmanager
+def _told(name: str) -> Iterator[None]:
+    """Turns what boto3 raises into InputFileError."""
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+
+    try:
+        yield
+    except ClientError as error:
+        code = error.response.get("Error", {}).get("Code", "")
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        if code in ("412", "PreconditionFailed"):
+            raise changed(name) from None
+        if code in _GONE:
+            raise InputFileError(f"{name} does not exist ({code})") from None
+        passing = status >= 500 or status == 429
+        raise InputFileError(f"{name} cannot be read: {error}", passing=passing) from None
+    except NoCredentialsError as error:
+        raise InputFileError(f"{name} cannot be read: {error}") from None
+    except (BotoCoreError, OSError) as error:
+        raise InputFileError(f"{name} cannot be read: {error}", passing=True) from None
+
+
+async def _aside(fn: Callable[[], T]) -> T:
+    """The result of `fn`, run in a thread that nobody waits for when the server stops."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def resolve(result: T | None, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)  # type: ignore[arg-type]
+
+    def work() -> None:
+        result, failed = None, None
+        try:
+            result = fn()
+        except BaseException as error:
+            failed = error
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(resolve, result, failed)
+
+    threading.Thread(target=work, name="fleetgate-input", daemon=True).start()
+    return await future
