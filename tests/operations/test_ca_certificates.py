@@ -6,6 +6,7 @@ AWS IoT Core Developer Guide, "Manage your CA certificates"; the AWS CLI's examp
 
 import hashlib
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from fleetgate.errors import (
     ResourceAlreadyExistsException,
     ResourceNotFoundException,
 )
+from fleetgate.pki.trust import Authority
 from tests.operations.conftest import START, Registry
 from tests.operations.foreign import authority, register
 from tests.operations.roles import add_role
@@ -108,6 +110,18 @@ def test_the_flags_of_a_registration(registry: Registry) -> None:
     id_ = register(registry, authority(), set_as_active=True, allow_auto_registration=True)
     assert describe(registry, id_)["status"] == "ACTIVE"
     assert describe(registry, id_)["autoRegistrationStatus"] == "ENABLE"
+
+
+def test_the_servers_own_authority_is_not_registered(registry: Registry) -> None:
+    """A device certificate that was deleted would register itself again just in time."""
+    own = registry.services.authority
+    renewed = Authority.create(
+        own.private_key, now=datetime.fromtimestamp(START, UTC), serial=7, issuer="Another name"
+    )
+    for pem in (own.certificate_pem(), renewed.certificate_pem()):
+        with pytest.raises(CertificateValidationException, match="this server's own authority"):
+            registry.call("RegisterCACertificate", ca_certificate=pem, certificate_mode="SNI_ONLY")
+    assert registry.call("ListCACertificates")["certificates"] == []
 
 
 def test_sni_only_needs_no_proof_and_takes_none(registry: Registry) -> None:

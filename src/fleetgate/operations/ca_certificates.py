@@ -10,6 +10,7 @@ from typing import Any
 from fleetgate.domain import template
 from fleetgate.errors import (
     CertificateStateException,
+    CertificateValidationException,
     InvalidRequestException,
     InvalidTemplate,
     LimitExceededException,
@@ -80,6 +81,12 @@ async def register_ca_certificate(
     _check_mode(certificate_mode, verification_certificate)
     checked = checked_tags(call, tags)
     authority = registration.read_authority(ca_certificate)
+    if authority.facts.public_key == call.services.authority.private_key.public_key():
+        # what it signed is known by its id; a deleted certificate would come back just in time
+        raise CertificateValidationException(
+            "The CA certificate is for the key of this server's own authority, whose certificates "
+            "are registered when they are issued"
+        )
     now = datetime.fromtimestamp(call.now, UTC)
     registration.check_current(authority, now)
     said = None
