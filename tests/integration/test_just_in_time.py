@@ -7,7 +7,6 @@ just-in-time registration (JITR)" and "Just-in-time provisioning".
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import re
 import socket
@@ -15,7 +14,6 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -23,10 +21,6 @@ from typing import Any
 
 import pytest
 from awscrt.exceptions import AwsCrtError
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from fleetgate.store.libpq import connect as connect_to_database
 from fleetgate.store.target import target
@@ -37,10 +31,9 @@ from tests.integration.fleet import (
     Identity,
     arn,
     create_role,
-    key_pem,
     policy_document,
-    write_identity,
 )
+from tests.integration.own_authority import Own, authority, device, register, subject, template_body
 from tests.integration.paho_device import PahoDevice, Refused, tls_context
 from tests.integration.refusal import everything, refusal
 from tests.integration.server import ACCOUNT, Server, run
@@ -48,120 +41,6 @@ from tests.integration.test_shell_clients import mosquitto
 from tests.postgresql import Cluster
 
 WITHIN = 15.0
-NEVER = datetime(2049, 12, 31, tzinfo=UTC)
-
-
-# --- an authority of one's own, and its devices --------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Own:
-    """An authority: what the manufacturer of the devices has."""
-
-    name: x509.Name
-    key: ec.EllipticCurvePrivateKey
-    certificate: x509.Certificate
-
-    @property
-    def pem(self) -> str:
-        return self.certificate.public_bytes(serialization.Encoding.PEM).decode()
-
-    @property
-    def id(self) -> str:
-        return id_of(self.certificate)
-
-
-def id_of(certificate: x509.Certificate) -> str:
-    return hashlib.sha256(certificate.public_bytes(serialization.Encoding.DER)).hexdigest()
-
-
-def subject(common_name: str, **others: str) -> x509.Name:
-    """A name; `others` by the names that `NameOID` has for them."""
-    more = [x509.NameAttribute(getattr(NameOID, oid), text) for oid, text in others.items()]
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name), *more])
-
-
-def sign(
-    by: ec.EllipticCurvePrivateKey,
-    issuer: x509.Name,
-    name: x509.Name,
-    key: ec.EllipticCurvePrivateKey,
-    not_after: datetime = NEVER,
-    *,
-    is_ca: bool = False,
-) -> x509.Certificate:
-    return (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(issuer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(datetime.now(UTC) - timedelta(days=1))
-        .not_valid_after(not_after)
-        .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
-        .sign(by, hashes.SHA256())
-    )
-
-
-def authority(name: str, not_after: datetime = NEVER) -> Own:
-    key = ec.generate_private_key(ec.SECP256R1())
-    own = subject(name)
-    return Own(own, key, sign(key, own, own, key, not_after, is_ca=True))
-
-
-def device(
-    directory: Path, own: Own, name: x509.Name, *chain: Own, not_after: datetime = NEVER
-) -> Identity:
-    """A device's files; the certificate's one has the `chain` behind it."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    leaf = sign(own.key, own.name, name, key, not_after)
-    pems = [leaf.public_bytes(serialization.Encoding.PEM).decode(), *(each.pem for each in chain)]
-    return write_identity(
-        directory, f"device-{id_of(leaf)[:8]}", "".join(pems), key_pem(key), id_of(leaf)
-    )
-
-
-def register(iot: Any, own: Own, **options: Any) -> str:
-    """Registers an authority, ACTIVE and with auto registration; its id."""
-    options = {"setAsActive": True, "allowAutoRegistration": True, **options}
-    if options.get("certificateMode") != "SNI_ONLY":
-        code = iot.get_registration_code()["registrationCode"]
-        key = ec.generate_private_key(ec.SECP256R1())
-        proof = sign(own.key, own.name, subject(code), key)
-        pem = proof.public_bytes(serialization.Encoding.PEM).decode()
-        options["verificationCertificate"] = pem
-    made = iot.register_ca_certificate(caCertificate=own.pem, **options)
-    assert made["certificateId"] == own.id
-    return own.id
-
-
-def template_body(policy: str) -> str:
-    """Things by common name, in the style of the guide's sample."""
-    return json.dumps(
-        {
-            "Parameters": {
-                "AWS::IoT::Certificate::CommonName": {"Type": "String"},
-                "AWS::IoT::Certificate::SerialNumber": {"Type": "String"},
-                "AWS::IoT::Certificate::Id": {"Type": "String"},
-            },
-            "Resources": {
-                "thing": {
-                    "Type": "AWS::IoT::Thing",
-                    "Properties": {
-                        "ThingName": {"Ref": "AWS::IoT::Certificate::CommonName"},
-                        "AttributePayload": {
-                            "serial": {"Ref": "AWS::IoT::Certificate::SerialNumber"}
-                        },
-                    },
-                },
-                "certificate": {
-                    "Type": "AWS::IoT::Certificate",
-                    "Properties": {"CertificateId": {"Ref": "AWS::IoT::Certificate::Id"}},
-                },
-                "policy": {"Type": "AWS::IoT::Policy", "Properties": {"PolicyName": policy}},
-            },
-        }
-    )
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -28,7 +29,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SERIAL = 4711
 
 
-def certificate(*attributes: x509.NameAttribute) -> bytes:
+def certificate(*attributes: x509.NameAttribute[Any]) -> bytes:
     builder = (
         x509.CertificateBuilder()
         .subject_name(x509.Name(attributes))
@@ -41,7 +42,7 @@ def certificate(*attributes: x509.NameAttribute) -> bytes:
     return builder.sign(KEY, hashes.SHA256()).public_bytes(Encoding.DER)
 
 
-def parameters(*attributes: x509.NameAttribute) -> dict[str, str]:
+def parameters(*attributes: x509.NameAttribute[Any]) -> dict[str, str]:
     """Those of the subject, under their short names."""
     found = subject_parameters(certificate(*attributes))
     assert all(name.startswith(PREFIX) for name in found)
