@@ -294,13 +294,15 @@ def test_a_pending_certificate_always_gets_its_status(override: Override | None)
         ("INACTIVE", Override.DO_NOTHING, ()),
         ("REVOKED", Override.DO_NOTHING, ()),
         ("INACTIVE", Override.REPLACE, (UpdateCertificateStatus(ID, "ACTIVE"),)),
-        ("INACTIVE", None, None),
+        # `aws iot register-thing` of the AWS CLI's examples, on a certificate as made by default
+        ("INACTIVE", None, (UpdateCertificateStatus(ID, "ACTIVE"),)),
         ("INACTIVE", Override.FAIL, None),
+        ("REVOKED", None, None),
         ("REVOKED", Override.REPLACE, None),
         ("PENDING_TRANSFER", Override.REPLACE, None),
     ],
 )
-def test_a_registration_repeated_does_not_undo_what_was_done_to_the_certificate(
+def test_the_status_of_a_certificate_that_was_there_is_a_matter_of_override_settings(
     status: str, override: Override | None, steps: tuple[Step, ...] | None
 ) -> None:
     existing = dataclasses.replace(NEW, certificate_status=status)

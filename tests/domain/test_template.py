@@ -161,10 +161,6 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (changed("Parameters", "P", to={"Type": "String", "Default": 1}), "Default: it must be a str"),
     (changed("Parameters", "P", to={"Type": "String", "Default": None}), "Default: it must be"),
     (changed("Parameters", "P", to={"Type": "String", "AllowedValues": []}), "unknown element"),
-    (
-        changed("Parameters", CERTIFICATE_ID, to={"Type": "String", "Default": ID}),
-        "a pseudo parameter has no default",
-    ),
     (changed("Mappings", "M", to={"a": {"b": {"Ref": "P"}}}), r"Mappings\.M\.a\.b: .*functions"),
     (changed("Mappings", "M", to={"a": "b"}), r"Mappings\.M\.a: it must be a JSON object"),
     (changed("DeviceConfiguration", "a", to={"b": "c"}), r"DeviceConfiguration\.a: it must be a s"),

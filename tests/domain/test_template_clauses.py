@@ -341,13 +341,6 @@ REFUSED: list[tuple[str, tuple[Kind, ...], tuple[str, ...], Any, str]] = [
         {"Type": "String"},
         "Parameters.Site: Cannot resolve reference value: Site",
     ),
-    (
-        "J the certificate has the values, not a default",
-        (JITP,),
-        ("Parameters", f"{SUBJECT}Country"),
-        {"Type": "String", "Default": "DE"},
-        "a pseudo parameter has no default",
-    ),
 ]
 
 
@@ -460,6 +453,16 @@ def test_a_certificate_without_what_is_declared_is_refused() -> None:
     assert template.registration_message(caught.value) == (
         f"Invalid registration template. Cannot resolve reference value: {{Ref={SUBJECT}Country}}"
     )
+
+
+# aws-samples/aws-iot-core-device-provisioning-deep-dive, just-in-time-provisioning: a default is
+# there "in case the certificate does not contain information on the defined field".
+def test_a_default_stands_in_for_what_the_subject_does_not_have() -> None:
+    name = f"{SUBJECT}OrganizationalUnit"
+    whole = at(JITP, "Parameters", name, to={"Type": "String", "Default": "unclaimed"})
+    whole["Resources"]["thing"]["Properties"]["ThingName"] = {"Ref": name}
+    assert look(rendered(whole, JITP), "thing.name") == "unclaimed"
+    assert look(rendered(whole, JITP, **{name: "lamps"}), "thing.name") == "lamps"
 
 
 def test_nothing_but_the_certificate_brings_values_to_a_jitp_template() -> None:

@@ -27,6 +27,6 @@ def test_the_steps_of_the_page_run(tmp_path: Path) -> None:
     results = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     for number, result in enumerate(results, 1):
         assert result["lineNumber"] == number
-        certificate = x509.load_pem_x509_certificate(result["response"]["certificatePem"].encode())
+        certificate = x509.load_pem_x509_certificate(result["response"]["CertificatePem"].encode())
         assert certificate.subject.rfc4514_string() == f"CN=lamp-{number}"
     assert len(results) == 2

@@ -178,11 +178,11 @@ def test_what_is_killed_in_the_middle_goes_on_exactly(
         assert [each["thingName"] for each in things] == [f"t{number:05}" for number in good]
         listed = everything(server.iot, "list_certificates", "certificates")
         registered = collections.Counter(each["certificateArn"] for each in listed)
-        reported = [each["response"]["resourceArns"]["certificate"] for each in results]
+        reported = [each["response"]["ResourceArns"]["certificate"] for each in results]
         assert registered == collections.Counter(reported)
         assert {each["status"] for each in listed} == {"ACTIVE"}
         for each in results[::331]:
-            arns = each["response"]["resourceArns"]
+            arns = each["response"]["ResourceArns"]
             name = arns["thing"].rpartition("/")[2]
             principals = server.iot.list_thing_principals(thingName=name)["principals"]
             assert principals == [arns["certificate"]]
@@ -200,8 +200,8 @@ def test_a_device_connects_with_what_its_line_was_given(
     task_id = factory.start()
     assert factory.ended(task_id)["status"] == "Completed"
     (result,) = factory.report(task_id, "RESULTS")
-    pem = result["response"]["certificatePem"]
-    id_ = result["response"]["resourceArns"]["certificate"].rpartition("/")[2]
+    pem = result["response"]["CertificatePem"]
+    id_ = result["response"]["ResourceArns"]["certificate"].rpartition("/")[2]
     identity = write_identity(tmp_path, "lamp", pem, requests[0].key, id_)
     with PahoDevice(factory.server, identity, "lamp") as device:
         assert device.subscribe("devices/lamp/#") == [1]

@@ -91,7 +91,7 @@ def test_a_task_from_start_to_end(bulk: BulkRegistry) -> None:
     assert results[0] == {
         "lineNumber": 1,
         "offset": 0,
-        "response": {"resourceArns": {"thing": arn("thing/a")}},
+        "response": {"ResourceArns": {"thing": arn("thing/a")}},
     }
     assert [each["lineNumber"] for each in results] == [1, 2, 5]
     (error,) = bulk.report(task_id, "ERRORS")
@@ -114,13 +114,13 @@ def test_the_certificate_of_a_line_is_issued_and_reported(bulk: BulkRegistry) ->
     )
     assert (ended["successCount"], ended["failureCount"]) == (1, 2)
     (result,) = bulk.report(ended["taskId"], "RESULTS")
-    id_ = result["response"]["resourceArns"]["certificate"].rpartition("/")[2]
+    id_ = result["response"]["ResourceArns"]["certificate"].rpartition("/")[2]
     described = bulk.registry.call("DescribeCertificate", certificate_id=id_)
     assert described["certificateDescription"]["status"] == "ACTIVE"
     pem = described["certificateDescription"]["certificatePem"]
-    assert result["response"]["certificatePem"] == pem
+    assert result["response"]["CertificatePem"] == pem
     principals = bulk.registry.call("ListThingPrincipals", thing_name="a")["principals"]
-    assert principals == [result["response"]["resourceArns"]["certificate"]]
+    assert principals == [result["response"]["ResourceArns"]["certificate"]]
     errors = bulk.report(ended["taskId"], "ERRORS")
     assert [each["errorCode"] for each in errors] == [
         "ResourceRegistrationFailureException",
@@ -141,7 +141,7 @@ def test_certificates_that_others_signed_and_those_that_are_registered(bulk: Bul
     )
     assert (ended["successCount"], ended["failureCount"]) == (2, 1)
     results = bulk.report(ended["taskId"], "RESULTS")
-    assert len({each["response"]["resourceArns"]["certificate"] for each in results}) == 1
+    assert len({each["response"]["ResourceArns"]["certificate"] for each in results}) == 1
     (error,) = bulk.report(ended["taskId"], "ERRORS")
     assert "No CA certificate exists" in error["errorMessage"]
 
@@ -349,7 +349,7 @@ def test_a_task_goes_on_where_it_was_whenever_the_server_ends(
     results = bulk.report(task_id, "RESULTS")
     assert [each["lineNumber"] for each in results] == [n + 1 for n in range(14) if n % 5]
     assert [each["lineNumber"] for each in bulk.report(task_id, "ERRORS")] == [1, 6, 11]
-    reported = {each["response"]["resourceArns"]["certificate"] for each in results}
+    reported = {each["response"]["ResourceArns"]["certificate"] for each in results}
     registered = bulk.registry.call("ListCertificates", page_size=250)["certificates"]
     assert {each["certificateArn"] for each in registered} == reported
 

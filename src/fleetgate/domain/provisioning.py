@@ -303,7 +303,9 @@ def _plan_certificate(
     if status != "PENDING_ACTIVATION":
         if certificate.override is Override.DO_NOTHING:
             return
-        if certificate.override is not Override.REPLACE or status not in ("ACTIVE", "INACTIVE"):
+        # Silent settings replace: what CreateKeysAndCertificate makes is INACTIVE, and the
+        # example of `aws iot register-thing` activates it without any.
+        if certificate.override is Override.FAIL or status not in ("ACTIVE", "INACTIVE"):
             raise ResourceRegistrationFailureException(
                 f"certificate {quoted(_id(certificate))} is {status}, "
                 f"and the template may not make it {certificate.status}"

@@ -327,8 +327,6 @@ def _parse_parameters(value: Any, context: Context) -> dict[str, str | None]:
             default = declaration["Default"]
             if not isinstance(default, str):
                 raise InvalidTemplate(f"{path}.Default", "it must be a string")
-            if name.startswith("AWS::"):
-                raise InvalidTemplate(f"{path}.Default", "a pseudo parameter has no default")
             parameters[name] = default
     return parameters
 

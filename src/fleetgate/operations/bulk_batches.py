@@ -167,12 +167,15 @@ def _plan(tx: Tx, call: Call, wanted: Resources, allow: Allow) -> Plan:
 
 
 def _result(tx: Tx, call: Call, line: Line, wanted: Resources) -> bytes:
-    """What RegisterThing would have answered."""
-    response: dict[str, object] = {"resourceArns": registration.resource_arns(call, wanted)}
+    """What RegisterThing would have answered, in the spelling of AWS's reports.
+
+    Source: aws-samples/aws-iot-device-management-workshop, which reads them.
+    """
+    response: dict[str, object] = {"ResourceArns": registration.resource_arns(call, wanted)}
     if wanted.certificate is not None:
         found = certificates.find_certificate(tx, wanted.certificate.certificate_id or "")
         if found is not None:
-            response["certificatePem"] = found.pem
+            response["CertificatePem"] = found.pem
     return _json({"lineNumber": line.number, "offset": line.offset, "response": response})
 
 

@@ -126,7 +126,8 @@ async def list_thing_registration_task_reports(
 ) -> dict[str, Any]:
     """ListThingRegistrationTaskReports: links to the pieces of a report, which work for an hour.
 
-    While the task goes on they lead to what is reported so far.
+    While the task goes on there are links to the errors so far, and none to results: scripts
+    that wait for AWS's results take the first link they see as the end.
     """
     operation = "ListThingRegistrationTaskReports"
     task = await call.read(tasks.find_registration_task, task_id)
@@ -136,6 +137,8 @@ async def list_thing_registration_task_reports(
     position = pages.start(call, operation, next_token)
     done = 0 if position is None else int(position[0])
     end = task.results_bytes if report_type == "RESULTS" else task.errors_bytes
+    if report_type == "RESULTS" and task.status in (tasks.IN_PROGRESS, tasks.CANCELLING):
+        end = 0
     reports = call.services.bulk.reports
     found = (
         [] if reports is None else reports.pieces(task_id, report_type, done, end, max_results + 1)
