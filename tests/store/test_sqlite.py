@@ -61,6 +61,55 @@ def test_more_writes_than_may_wait_are_refused(store: SqliteStore) -> None:
     assert None in outcomes
 
 
+def test_a_write_waits_for_its_turn_no_longer_than_it_may(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that hangs is in front, as behind a hung disk."""
+    store = SqliteStore(tmp_path / "registry.db", patience=0.3)
+    gate, began = threading.Event(), threading.Event()
+    ran: list[object] = []
+
+    def hold(tx: Tx) -> bool:
+        began.set()
+        return gate.wait(30)
+
+    async def scenario() -> None:
+        holding = asyncio.create_task(store.write(hold))
+        await asyncio.to_thread(began.wait, 30)
+        outcomes = await asyncio.gather(
+            *(store.write(ran.append) for _ in range(3)), return_exceptions=True
+        )
+        for each in outcomes:
+            assert isinstance(each, ServiceUnavailableException)
+            assert "waited 0.3 s for its turn" in each.message
+        gate.set()
+        assert await holding
+        await store.write(add_setting, "a", "1")
+
+    asyncio.run(scenario())
+    assert asyncio.run(store.read(names)) == ["a"]
+    store.close()
+    assert ran == [], "who was told that it was too late is not served afterwards"
+    assert "event=writes-late jobs=3" in caplog.text
+
+
+def test_a_file_that_another_program_has_locked_is_written_as_soon_as_it_lets_go(
+    store: SqliteStore, tmp_path: Path
+) -> None:
+    async def scenario(other: sqlite3.Connection) -> None:
+        writing = asyncio.create_task(store.write(add_setting, "a", "1"))
+        await asyncio.sleep(0.2)
+        assert not writing.done()
+        other.rollback()
+        await writing
+
+    with sqlite3.connect(tmp_path / "registry.db", check_same_thread=False) as other:
+        other.execute("BEGIN IMMEDIATE")
+        asyncio.run(scenario(other))
+    other.close()
+    assert asyncio.run(store.read(names)) == ["a"]
+
+
 def test_a_second_process_on_the_directory_is_refused(store: SqliteStore, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="in use by another fleetgate process"):
         SqliteStore(tmp_path / "registry.db")

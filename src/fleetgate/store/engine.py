@@ -72,7 +72,8 @@ class Store(Protocol):
         """Runs `fn(tx, ...)` as one all-or-nothing, durable transaction; returns its result.
 
         Raises what `fn` raises (nothing is stored then), or ServiceUnavailableException when
-        the database cannot do it now, or when too many jobs wait.
+        the database cannot do it now, when too many jobs wait, or when its turn did not come in
+        time. What was refused is not carried out afterwards.
         """
         ...
 

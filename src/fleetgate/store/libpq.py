@@ -35,6 +35,9 @@ PREPARED = 500
 OLDEST = 130000
 """PostgreSQL 13: the oldest version the statements were made for."""
 
+LOCK_SHARE = 0.05
+"""How long a statement waits for a lock that others hold, as a part of what it may take."""
+
 _HOME = (
     "(SELECT CAST(s.nspname AS TEXT) FROM pg_class t JOIN pg_namespace s ON s.oid = t.relnamespace "
     "WHERE t.oid = to_regclass('fleetgate')), CAST(current_schema() AS TEXT)"
@@ -116,7 +119,7 @@ def _set_up(link: Link, where: Target) -> None:
     settings = {
         # one schema alone: what is locked, created and read is in the same place (ownership.py)
         "search_path": path,
-        "lock_timeout": milliseconds,
+        "lock_timeout": link.lock_timeout,
         "idle_in_transaction_session_timeout": milliseconds,
         # an answer leaves when it is on the disk, whatever the role's own settings say
         "synchronous_commit": "on" if commit == "off" else commit,
@@ -168,6 +171,7 @@ class Link:
     def __init__(self, connection: psycopg.Connection[Any], timeout: float) -> None:
         self._connection = connection
         self.timeout = timeout  # the longest that a statement may take, in seconds
+        self.lock_timeout = str(max(10, int(timeout * LOCK_SHARE * 1000)))  # in milliseconds
         self.schema = ""  # where the registry is
         self._timeout = timeout * GIVE_UP
         self._pg = connection.pgconn

@@ -4,15 +4,23 @@ A thread takes a job when it has a connection. One without tries to get one when
 nobody is free for, and leaves the jobs to the others meanwhile: a database that allows fewer
 connections than there are threads is served by as many as it allows. Only when no thread has a
 connection does one take a job without; if it gets none either, the caller is told.
+
+A job waits for its turn no longer than a bound counted from its arrival; then the caller is told,
+and it is not carried out afterwards. One that meets a lock that others hold in the database is put
+off after a moment, behind those that wait: its connection is theirs meanwhile, and they may want
+other tables.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -23,9 +31,29 @@ from fleetgate.store.dialler import FULL, Dialler
 from fleetgate.store.engine import QUEUE
 from fleetgate.store.libpq import ConnectionLost, Link
 from fleetgate.store.transaction import PostgresTx
+from fleetgate.store.turns import Turns
 
-Job = tuple[Callable[[PostgresTx], Any], asyncio.Future[Any]]
+log = logging.getLogger("fleetgate.store")
+
+BUSY = "the database cannot do this now; try again"
+
+WORD_INTERVAL = 1.0
+"""Seconds between two lines of the log that say that jobs got no turn in time."""
+
 _Outcome = tuple[asyncio.Future[Any], Any, BaseException | None]
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """What is to be run, whom to tell, and when (monotonic clock) it is too late to begin.
+
+    `blocked` says why it was put off, in the database's words; empty: it was not.
+    """
+
+    fn: Callable[[PostgresTx], Any]
+    future: asyncio.Future[Any]
+    until: float
+    blocked: str = ""
 
 
 class _Turn(Enum):
@@ -39,10 +67,20 @@ class Pool:
     """Threads that work off one queue of jobs (see the module's text)."""
 
     def __init__(
-        self, work: Callable[[Line, Job], None], dialler: Dialler, size: int, first: Link
+        self,
+        work: Callable[[Line, Job], None],
+        dialler: Dialler,
+        size: int,
+        first: Link,
+        patience: float,
     ) -> None:
-        """Starts `size` threads; one has the connection `first`. `work` carries out one job."""
+        """Starts `size` threads; one has the connection `first`. `work` carries out one job.
+
+        `patience` is how long a job may wait for its turn, in seconds.
+        """
         self.most = QUEUE
+        self._patience = patience
+        self._next_word = 0.0
         self.other: Pool | None = None
         """Who gives up a connection when this pool has none and none is to be had."""
         self._work = work
@@ -55,8 +93,9 @@ class Pool:
         self._connected: set[Line] = set()
         self._one_too_many = False
         self._closed = False
-        turns, results = _Turns(), _Results()
-        lines = [Line(self, dialler, turns, results) for _ in range(size)]
+        self._results = _Results()
+        turns = Turns()
+        lines = [Line(self, dialler, turns, self._results) for _ in range(size)]
         lines[0].take(first)
         self._threads = [
             threading.Thread(target=self._run, args=(line,), name=f"fleetgate{work.__name__}r")
@@ -66,16 +105,24 @@ class Pool:
             thread.start()
 
     async def submit(self, fn: Callable[[PostgresTx], Any]) -> Any:
-        """Has `fn` run by one of the threads; its result."""
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        """Has `fn` run by one of the threads; its result.
+
+        Raises ServiceUnavailableException when it got no turn in time, or too many jobs wait.
+        """
+        loop = asyncio.get_running_loop()
+        job = Job(fn, loop.create_future(), time.monotonic() + self._patience)
         with self._lock:
             if len(self._jobs) >= self.most:
                 raise ServiceUnavailableException(
                     f"{self.most} jobs are waiting for the database; try again"
                 )
-            self._jobs.append((fn, future))
+            self._jobs.append(job)
             self._call()
-        return await future
+        timer = loop.call_later(self._patience, self._expire, job)
+        try:
+            return await job.future
+        finally:
+            timer.cancel()
 
     def give_back(self, job: Job) -> bool:
         """Leaves a job to those who have a connection; False when nobody has."""
@@ -87,6 +134,15 @@ class Pool:
         if self.other is not None:
             self.other.give_up_one()
         return False
+
+    def put_off(self, job: Job) -> None:
+        """Has a job wait behind the others for its next attempt."""
+        with self._lock:
+            if job.until <= time.monotonic():
+                self._refuse(job)
+            else:
+                self._jobs.append(job)
+                self._call()
 
     def give_up_one(self) -> None:
         """Hangs up one connection, when that leaves another."""
@@ -127,6 +183,31 @@ class Pool:
         """Whether one more connection may be tried: not the one that the other pool lacks."""
         return self._dialler.may_grow and (self.other is None or self.other.is_connected)
 
+    def _expire(self, job: Job) -> None:
+        """Tells the caller that it is too late, unless a thread is at it."""
+        with self._lock, contextlib.suppress(ValueError):
+            self._jobs.remove(job)  # it is among the first
+            self._refuse(job)
+
+    def _refuse(self, job: Job) -> None:
+        if job.blocked:
+            log.error("event=database-failure state=55P03 cause=%s", job.blocked)
+            text = BUSY
+        else:
+            text = (
+                f"the request waited {self._patience:g} s for its turn at the database, "
+                "and nothing of it was done; try again"
+            )
+            now = time.monotonic()
+            if now >= self._next_word:
+                self._next_word = now + WORD_INTERVAL
+                log.error(
+                    "event=database-busy waiting=%d cause=no connection was free within %g s",
+                    len(self._jobs) + 1,
+                    self._patience,
+                )
+        self._results.give(job.future, None, ServiceUnavailableException(text))
+
     def _call(self) -> None:
         """Wakes one thread up for a job."""
         if self._idle:
@@ -154,7 +235,11 @@ class Pool:
                     line.hang_up()
                     continue
                 if self._jobs and (connected or not self._connected):
-                    return self._jobs.popleft()
+                    job = self._jobs.popleft()
+                    if job.until > time.monotonic():
+                        return job
+                    self._refuse(job)  # the loop has not come to it
+                    continue
                 if self._closed:
                     # from now on nobody counts on this thread
                     self._connected.discard(line)
@@ -171,7 +256,7 @@ class Pool:
 class Line:
     """What a thread works with: its connection, while it has one."""
 
-    def __init__(self, pool: Pool, dialler: Dialler, turns: _Turns, results: _Results) -> None:
+    def __init__(self, pool: Pool, dialler: Dialler, turns: Turns, results: _Results) -> None:
         self._pool = pool
         self._dialler = dialler
         self._link: Link | None = None
@@ -207,7 +292,12 @@ class Line:
     def pass_on(self, job: Job) -> None:
         """Leaves a job to another thread that has a connection; if none has, it has failed."""
         if not self._pool.give_back(job):
-            self.results.give(job[1], None, ServiceUnavailableException(FULL))
+            self.results.give(job.future, None, ServiceUnavailableException(FULL))
+
+    def put_off(self, job: Job, blocked: str = "") -> None:
+        """Has a job wait behind the others; `blocked` says which lock was in its way."""
+        job.blocked = blocked or job.blocked
+        self._pool.put_off(job)
 
     def drop(self) -> None:
         """Hangs up."""
@@ -233,46 +323,6 @@ class Line:
             how()
         except (ConnectionLost, psycopg.Error):  # a connection that cannot even do that is no use
             self.drop()
-
-
-class _Turns:
-    """Lets writes run beside each other, and one alone when that is what it takes."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._running = 0
-        self._alone = False
-
-    @contextlib.contextmanager
-    def shared(self) -> Iterator[None]:
-        """A turn beside others."""
-        with self._changed:
-            while self._alone:
-                self._changed.wait()
-            self._running += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._running -= 1
-                if not self._running:
-                    self._changed.notify_all()
-
-    @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        """A turn with nobody beside."""
-        with self._changed:
-            while self._alone:
-                self._changed.wait()
-            self._alone = True
-            while self._running:
-                self._changed.wait()
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._alone = False
-                self._changed.notify_all()
 
 
 class _Results:

@@ -14,6 +14,11 @@ again on a new one. When it is lost while COMMIT is under way nobody knows the o
 is told that it failed (ServiceUnavailableException), and nothing is repeated. While the database
 is away, jobs fail at once but for one that tries to connect, twice a second at most.
 
+A job gets its turn within the time that a statement may take, or its caller is told. A lock that
+another session holds ends its attempt after a part of that time (``libpq.LOCK_SHARE``); it is run
+again, behind the jobs that wait, until that time has passed since it came. Writes keep no order
+among themselves: a caller that wants one waits for the answer before it asks for the next.
+
 Source: PostgreSQL documentation, "Transaction Isolation", "Serialization Failure Handling".
 """
 
@@ -36,9 +41,10 @@ from fleetgate.store import engine, ownership
 from fleetgate.store.dialler import AWAY, Dialler
 from fleetgate.store.engine import StoreError
 from fleetgate.store.libpq import ConnectionLost, Full, Link, Refused, connect, one_line
-from fleetgate.store.pool import Job, Line, Pool
+from fleetgate.store.pool import BUSY, Job, Line, Pool
 from fleetgate.store.target import Target
 from fleetgate.store.transaction import BEGIN_READ, BEGIN_WRITE, PostgresTx
+from fleetgate.store.turns import NoTurn
 
 log = logging.getLogger("fleetgate.store")
 
@@ -55,7 +61,6 @@ LOST_TRIES = 3
 """How often when connections are lost."""
 
 _UNKNOWN = "the connection to the database was lost during COMMIT; whether it was stored is unknown"
-_BUSY = "the database cannot do this now; try again"
 
 _NOT_NOW = ("08", "25", "40", "53", "55", "57", "58", "42501")
 """SQLSTATEs, or their classes, that say something about the database and nothing about the
@@ -97,8 +102,8 @@ class PostgresStore:
         self._closed = closed
         dialler = Dialler(where, owner)
         writers = max(1, connections // 2)
-        self._writers = Pool(_write, dialler, writers, first)
-        self._readers = Pool(_read, dialler, max(1, connections - writers), second)
+        self._writers = Pool(_write, dialler, writers, first, where.timeout)
+        self._readers = Pool(_read, dialler, max(1, connections - writers), second, where.timeout)
         self._writers.other, self._readers.other = self._readers, self._writers
 
     async def write(
@@ -168,6 +173,10 @@ def _second(where: Target, owner: str) -> Link:
     return link
 
 
+class _Blocked(Exception):
+    """Nothing was stored, because of a lock that others hold; the message is the database's."""
+
+
 class _Again(Exception):
     """Nothing was stored, and another attempt may well succeed; else `failure` is to be told."""
 
@@ -179,15 +188,24 @@ class _Again(Exception):
 
 def _write(line: Line, job: Job) -> None:
     """Carries out one write, again when the database asks for it."""
-    fn, future = job
+    future, until = job.future, job.until
+    failure: Exception | None = None
     for tries in itertools.count(1):
         try:
-            with line.turns.shared() if tries == 1 else line.turns.alone():
-                result = _stored(line, fn)
+            with line.turns.shared(until) if tries == 1 else line.turns.alone(until):
+                result = _stored(line, job.fn)
         except _Again as again:
+            failure = again.failure
             if tries < again.tries:
                 continue
-            line.results.give(future, None, again.failure)
+            line.results.give(future, None, failure)
+        except NoTurn:
+            if failure is None:
+                line.put_off(job)
+            else:
+                line.results.give(future, None, failure)
+        except _Blocked as blocked:
+            line.put_off(job, str(blocked))
         except Full:
             line.pass_on(job)
         except Exception as error:
@@ -214,15 +232,17 @@ def _stored(line: Line, fn: Callable[[PostgresTx], Any]) -> Any:
 
 def _read(line: Line, job: Job) -> None:
     """Carries out one read, again when its connection turns out to be gone."""
-    fn, future = job
+    future = job.future
     for tries in itertools.count(1):
         try:
             tx = PostgresTx(line.link(), BEGIN_READ)
-            result = _run(line, tx, fn)
+            result = _run(line, tx, job.fn)
         except _Again as again:
             if tries < again.tries:
                 continue
             line.results.give(future, None, again.failure)
+        except _Blocked as blocked:
+            line.put_off(job, str(blocked))
         except Full:
             line.pass_on(job)
         except Exception as error:
@@ -254,7 +274,9 @@ def _judged(line: Line, tx: PostgresTx, failure: psycopg.Error | ConnectionLost)
     line.undo(tx)
     match failure:
         case errors.SerializationFailure() | errors.DeadlockDetected():
-            return _Again(ServiceUnavailableException(_BUSY))
+            return _Again(ServiceUnavailableException(BUSY))
+        case errors.LockNotAvailable():
+            return _Blocked(one_line(failure))
         case errors.UniqueViolation():
             return _Again(failure, UNIQUE_TRIES)
     state = failure.sqlstate or ""
@@ -265,5 +287,5 @@ def _judged(line: Line, tx: PostgresTx, failure: psycopg.Error | ConnectionLost)
         )
     if state in _NOT_NOW or state[:2] in _NOT_NOW:
         log.error("event=database-failure state=%s cause=%s", state, one_line(failure))
-        return ServiceUnavailableException(_BUSY)
+        return ServiceUnavailableException(BUSY)
     return failure

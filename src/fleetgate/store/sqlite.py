@@ -9,6 +9,9 @@ carries it, so what an answer says is on the disk (WAL, ``synchronous=FULL``) be
 leaves. :meth:`SqliteStore.read` runs on the caller's thread on a connection of its own, inside a
 read transaction: it sees exactly what has been committed.
 
+A write whose turn has not come within a bound, counted from its arrival, is refused and not carried
+out: the disk may hang, or another program (``sqlite3``) may hold the file's lock.
+
 Only one process may own a data directory; an advisory lock on a file beside the database says so.
 
 Source: SQLite documentation, "Write-Ahead Logging", "PRAGMA synchronous", "SAVEPOINT".
@@ -22,7 +25,9 @@ import logging
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -36,11 +41,23 @@ log = logging.getLogger("fleetgate.store")
 
 P = ParamSpec("P")
 T = TypeVar("T")
-_Job = tuple[Callable[["SqliteTx"], Any], asyncio.Future[Any]]
 _Outcome = tuple[asyncio.Future[Any], Any, BaseException | None]
 
 BATCH = 64
 """Jobs that share one commit, at most."""
+
+PATIENCE = 10.0
+"""Seconds that a write waits for its turn at most."""
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    """What is to be run, whom to tell, and when (monotonic clock) it is too late to begin."""
+
+    fn: Callable[[SqliteTx], Any]
+    future: asyncio.Future[Any]
+    until: float
+    is_begun: bool = False
 
 
 class SqliteTx:
@@ -79,9 +96,10 @@ class SqliteTx:
 class SqliteStore:
     """The registry's store on SQLite (see the module's theory of operation)."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, patience: float = PATIENCE) -> None:
         """Opens (and creates or migrates) the database file.
 
+        `patience` is how long a write may wait for its turn, in seconds.
         Raises StoreError when another process holds it, a newer Fleetgate wrote it, or it is no
         database or cannot be opened.
         """
@@ -99,6 +117,8 @@ class SqliteStore:
         self._jobs: queue.SimpleQueue[list[_Job] | None] = queue.SimpleQueue()
         self._gathered: dict[asyncio.AbstractEventLoop, list[_Job]] = {}
         self._most = QUEUE
+        self._patience = patience
+        self._beginning = threading.Lock()  # a job is begun or refused, never both
         self._taken_in = self._done = 0  # jobs; each is counted on one thread alone
         self._writer = threading.Thread(target=self._work, name="fleetgate-writer")
         self._writer.start()
@@ -109,10 +129,9 @@ class SqliteStore:
         """Runs `fn(tx, ...)` as one all-or-nothing, durable transaction; returns its result.
 
         Raises what `fn` raises (nothing is stored then), or ServiceUnavailableException when
-        too many jobs wait.
+        too many jobs wait, its turn did not come in time, or the file cannot be written.
         """
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
         if self._taken_in - self._done >= self._most:
             raise ServiceUnavailableException(
                 f"{self._most} writes are waiting for the disk; try again"
@@ -123,8 +142,15 @@ class SqliteStore:
             gathered = self._gathered[loop] = []
             # the requests that were read in this turn of the loop share a commit
             loop.call_soon(self._hand_over, loop)
-        gathered.append((lambda tx: fn(tx, *args, **kwargs), future))
-        return await future
+        future: asyncio.Future[T] = loop.create_future()
+        until = time.monotonic() + self._patience
+        job = _Job(lambda tx: fn(tx, *args, **kwargs), future, until)
+        gathered.append(job)
+        timer = loop.call_later(self._patience, self._expire, job)
+        try:
+            return await future
+        finally:
+            timer.cancel()
 
     async def read(
         self, fn: Callable[Concatenate[SqliteTx, P], T], *args: P.args, **kwargs: P.kwargs
@@ -148,6 +174,34 @@ class SqliteStore:
         self._writer.join()
         self._close_files()
 
+    def _expire(self, job: _Job) -> None:
+        """Tells the caller that it is too late, unless the writer is at it."""
+        with self._beginning:
+            if job.is_begun:
+                return
+            job.until = 0.0
+        if not job.future.done():
+            job.future.set_exception(self._too_late())
+
+    def _too_late(self) -> Exception:
+        return ServiceUnavailableException(
+            f"the write waited {self._patience:g} s for its turn, and nothing of it was done; "
+            "try again"
+        )
+
+    def _begin(self, jobs: list[_Job]) -> list[_Job]:
+        """Those of `jobs` that it is not too late for; the others are refused."""
+        now = time.monotonic()
+        with self._beginning:
+            for job in jobs:
+                job.is_begun = job.until > now
+        late = [job for job in jobs if not job.is_begun]
+        if not late:
+            return jobs
+        log.error("event=writes-late jobs=%d cause=no turn within %g s", len(late), self._patience)
+        _give([(job.future, None, self._too_late()) for job in late])
+        return [job for job in jobs if job.is_begun]
+
     def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
         gathered = self._gathered.pop(loop, None)
         if gathered:
@@ -167,7 +221,8 @@ class SqliteStore:
                 batch += handed or []
             open_ = handed is not None
             for start in range(0, len(batch), BATCH):
-                self._commit(batch[start : start + BATCH])
+                if jobs := self._begin(batch[start : start + BATCH]):
+                    self._commit(jobs)
             self._done += len(batch)
 
     def _commit(self, jobs: list[_Job]) -> None:
@@ -177,13 +232,13 @@ class SqliteStore:
         outcomes: list[_Outcome] = []
         try:
             connection.execute("BEGIN IMMEDIATE")
-            for fn, future in jobs:
+            for job in jobs:
                 connection.execute("SAVEPOINT job")
                 try:
-                    outcomes.append((future, fn(tx), None))
+                    outcomes.append((job.future, job.fn(tx), None))
                 except Exception as error:
                     connection.execute("ROLLBACK TO job")
-                    outcomes.append((future, None, error))
+                    outcomes.append((job.future, None, error))
                 connection.execute("RELEASE job")
             connection.execute("COMMIT")
         except sqlite3.Error as error:
@@ -192,12 +247,8 @@ class SqliteStore:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             failure = ServiceUnavailableException("the registry could not be written")
-            outcomes = [(future, None, failure) for _, future in jobs]
-        # one wake-up per loop and batch: a wake-up for every job would cost more than the job
-        for loop in {future.get_loop() for future, _, _ in outcomes}:
-            mine = [outcome for outcome in outcomes if outcome[0].get_loop() is loop]
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(_resolve, mine)
+            outcomes = [(job.future, None, failure) for job in jobs]
+        _give(outcomes)
 
 
 def migrate(path: Path) -> tuple[int, int]:
@@ -211,6 +262,17 @@ def migrate(path: Path) -> tuple[int, int]:
                 return _migrate(connection, path), len(MIGRATIONS)
         except sqlite3.Error as error:
             raise StoreError(f"the registry `{path}` cannot be opened: {error}") from None
+
+
+def _give(outcomes: list[_Outcome]) -> None:
+    """Hands results to the event loops.
+
+    One wake-up for each loop: a wake-up for every job would cost more than the job.
+    """
+    for loop in {future.get_loop() for future, _, _ in outcomes}:
+        mine = [outcome for outcome in outcomes if outcome[0].get_loop() is loop]
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(_resolve, mine)
 
 
 def _resolve(outcomes: list[_Outcome]) -> None:

@@ -40,8 +40,7 @@ def waiting(link: Link, say: Callable[[str], None]) -> Iterator[Waiter]:
     slice_ = int(min(QUIET, link.timeout * 0.8) * 1000)
     link.execute("SELECT set_config('lock_timeout', :time, false)", {"time": str(slice_)})
     yield Waiter(link, say)
-    usual = str(int(link.timeout * 1000))
-    link.execute("SELECT set_config('lock_timeout', :time, false)", {"time": usual})
+    link.execute("SELECT set_config('lock_timeout', :time, false)", {"time": link.lock_timeout})
 
 
 class Waiter:
