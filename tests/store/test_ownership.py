@@ -57,7 +57,7 @@ def test_so_does_a_default_that_changed_meanwhile(owner: Owner, opened: Opened, 
     with pytest.raises(StoreError, match="is in use by another fleetgate process"):
         opened(owner.url)
     # the first goes on where it is, on new connections too
-    owner.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+    owner.execute(f"SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
                   f"WHERE usename = '{owner.role}'")  # fmt: skip
     asyncio.run(first.write(add_setting, "a", "1"))
     first.close()
