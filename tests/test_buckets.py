@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import tempfile
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -13,7 +15,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from fleetgate.buckets import Buckets
+from fleetgate.buckets import Buckets, open_below
 from fleetgate.errors import InputFileError
 
 T = TypeVar("T")
@@ -98,7 +100,10 @@ def test_what_is_no_file_is_refused(buckets: Buckets, directory: Path) -> None:
     os.mkfifo(directory / "fifo")
     assert "is not a regular file" in refused(buckets, "fifo").message
     assert "is not a regular file" in refused(buckets, "deep").message
-    assert "No such file" in refused(buckets, "absent").message
+    for key in ("absent", "in.jsonl/x"):
+        error = refused(buckets, key)
+        assert error.message.startswith(f"`{key}` of bucket `factory` cannot be opened: N")
+        assert not error.passing
 
 
 @pytest.mark.parametrize("change", ["append", "rewrite"])
@@ -130,6 +135,41 @@ def test_a_file_that_is_replaced_is_read_to_its_end(buckets: Buckets, directory:
             file.close()
 
     assert run(work) == b"0123456789"
+
+
+@pytest.mark.parametrize(
+    ("what", "cause"),
+    [("absent", "No such file or directory"), ("secret", "Not a directory")],
+)
+def test_a_directory_that_cannot_be_used_is_waited_for_and_told_at_the_start(
+    directory: Path, caplog: pytest.LogCaptureFixture, what: str, cause: str
+) -> None:
+    path = directory.parent / what
+    buckets = Buckets({"good": directory, "factory": path}, "", "us-east-1")
+    buckets.check()
+    assert caplog.messages == [
+        f"event=bucket-unusable setting=buckets bucket=factory directory={path} cause={cause!r}"
+    ]
+    error = refused(buckets, "in.jsonl")
+    assert error.message == f"the directory of bucket `factory` cannot be used: {cause}"
+    assert error.__notes__ == [f"the setting `buckets` names {path}"]
+    assert error.passing
+
+
+@pytest.mark.parametrize("what", ["file", "directory"])
+def test_what_may_not_be_read_may_be_read_later(what: str) -> None:
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as afterwards:
+        directory = Path(name)
+        (directory / "file").write_text("x")
+        directory.chmod(0 if what == "directory" else 0o755)
+        (directory / "file").chmod(0)
+        afterwards.callback(directory.chmod, 0o755)
+        if os.geteuid() == 0:
+            afterwards.callback(os.seteuid, 0)
+            os.seteuid(65534)  # root may read everything
+        with pytest.raises(InputFileError, match="Permission denied") as caught:
+            open_below(directory, "factory", "file")
+    assert caught.value.passing
 
 
 def test_a_bucket_nobody_knows(buckets: Buckets) -> None:
@@ -190,12 +230,62 @@ def test_an_object_that_is_changed_is_noticed(s3: Any, s3_url: str) -> None:
         run(work)
 
 
-def test_objects_that_are_not_there(s3: Any, s3_url: str) -> None:
+def test_an_object_that_is_not_there(s3: Any, s3_url: str) -> None:
+    error = refused(Buckets({}, s3_url, "us-east-1"), "absent", "lamps")
+    assert error.message == f"`absent` of bucket `lamps` at {s3_url} does not exist"
+    assert (error.passing, error.no_bucket) == (False, False)
+
+
+def test_a_bucket_the_service_does_not_have(s3: Any, s3_url: str, directory: Path) -> None:
+    error = refused(Buckets({"factory": directory}, s3_url, "us-east-1"), "in.jsonl", "absent")
+    assert error.message == (
+        f"bucket `absent` does not exist at {s3_url}, and the setting `buckets` does not name it"
+    )
+    assert (error.passing, error.no_bucket) == (False, True)
+
+
+def test_a_bucket_that_is_removed_meanwhile(s3: Any, s3_url: str) -> None:
+    s3.create_bucket(Bucket="brief")
+    s3.put_object(Bucket="brief", Key="in", Body=b"0123456789")
+
+    async def work() -> None:
+        file = await Buckets({}, s3_url, "us-east-1").open("brief", "in")
+        s3.delete_object(Bucket="brief", Key="in")
+        s3.delete_bucket(Bucket="brief")
+        await file.read(0, 4)
+
+    with pytest.raises(InputFileError, match=f"bucket `brief` does not exist at {s3_url}"):
+        run(work)
+
+
+def test_a_name_no_service_can_have_does_not_pass(s3: Any, s3_url: str) -> None:
+    error = refused(Buckets({}, s3_url, "us-east-1"), "x", "b" * 256)
+    assert "Invalid bucket name" in error.message
+    assert "\n" not in error.message
+    assert not error.passing
+
+
+@pytest.mark.parametrize("missing", ["credentials", "profile"])
+def test_credentials_that_are_missing_are_waited_for(
+    s3: Any, s3_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, missing: str
+) -> None:
+    """They are found when they are there, without another start."""
+    file = tmp_path / "credentials"
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    if missing == "profile":
+        monkeypatch.setenv("AWS_PROFILE", "default")
     buckets = Buckets({}, s3_url, "us-east-1")
-    for bucket in ("lamps", "absent"):
-        error = refused(buckets, "absent", bucket)
-        assert "does not exist" in error.message
-        assert not error.passing
+    error = refused(buckets, "line 1/in.jsonl", "lamps")
+    assert error.passing
+    assert "profile (default)" in error.message or "credentials" in error.message
+    file.write_text("[default]\naws_access_key_id = AKIAIOSFODNN7EXAMPLE\n")
+    with file.open("a") as more:
+        more.write("aws_secret_access_key = secret\n")
+    assert read_all(buckets, "line 1/in.jsonl", "lamps") == b"0123456789"
 
 
 def test_a_service_that_does_not_answer_may_answer_later(s3: Any) -> None:

@@ -43,7 +43,7 @@ def test_a_report_without_lines_has_no_file(tmp_path: Path) -> None:
 def test_a_report_that_is_too_short_is_no_report(tmp_path: Path) -> None:
     reports = Reports(tmp_path / "reports")
     reports.write(ID, "RESULTS", 0, b"one\n")
-    with pytest.raises(OSError, match="it has 4 bytes, 5 are reported"):
+    with pytest.raises(OSError, match="the RESULTS report has 4 of the 5 bytes written"):
         reports.write(ID, "RESULTS", 5, b"two\n")
 
 

@@ -7,16 +7,22 @@ threads of its own, which do not keep the server from stopping.
 
 Both notice that a file is not the one that was opened: by its size and time of change, by its
 ETag (If-Match).
+
+What the operator can put right (a setting, a directory, credentials) is an error that may pass: it
+is looked at anew each time. What is asked for and not there is one that does not.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import logging
 import os
 import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,8 +30,14 @@ from fleetgate.errors import InputFileError
 
 T = TypeVar("T")
 
+log = logging.getLogger("fleetgate.bulk")
+
 _CONNECT_SECONDS, _READ_SECONDS = 5, 20
-_GONE = ("404", "NoSuchKey", "NoSuchBucket", "NotFound")
+_CHANGED = ("412", "PreconditionFailed")
+_GONE = ("404", "NoSuchKey", "NotFound")
+_CREDENTIALS = ("ExpiredToken", "InvalidToken")
+_PASSING = (401, 403, 429)  # credentials may be exchanged
+_NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO)
 
 
 class Buckets:
@@ -35,10 +47,24 @@ class Buckets:
         self._directories = {name: path.absolute() for name, path in directories.items()}
         self._s3 = S3(s3_endpoint_url, region) if s3_endpoint_url else None
 
+    def check(self) -> None:
+        """Warns of the directories that cannot be used now."""
+        for bucket, directory in self._directories.items():
+            try:
+                os.close(_open_directory(directory, bucket))
+            except InputFileError as error:
+                log.warning(
+                    "event=bucket-unusable setting=buckets bucket=%s directory=%s cause=%r",
+                    bucket,
+                    directory,
+                    error.__cause__.strerror if isinstance(error.__cause__, OSError) else "",
+                )
+
     def refusal(self, bucket: str, key: str) -> str:
         """Why there can be no such file, whatever the buckets hold; "" when there can."""
-        if any(part in ("", ".", "..") for part in key.split("/")):
-            return f"inputFileKey `{key}`: it has a part that is empty, `.` or `..`"
+        return _bad_key(key) or self._unknown(bucket)
+
+    def _unknown(self, bucket: str) -> str:
         if bucket in self._directories or self._s3 is not None:
             return ""
         known = ", ".join(f"`{name}`" for name in self._directories) or "none"
@@ -51,12 +77,18 @@ class Buckets:
         """Opens a file. Raises InputFileError."""
         refused = self.refusal(bucket, key)
         if refused:
-            raise InputFileError(refused)
+            raise InputFileError(refused, passing=not _bad_key(key))
         directory = self._directories.get(bucket)
         if directory is not None:
             return await _aside(lambda: open_below(directory, bucket, key))
         assert self._s3 is not None  # noqa: S101 - else it was refused
         return await self._s3.open(bucket, key)
+
+
+def _bad_key(key: str) -> str:
+    if any(part in ("", ".", "..") for part in key.split("/")):
+        return f"inputFileKey `{key}`: it has a part that is empty, `.` or `..`"
+    return ""
 
 
 # --- directories ---------------------------------------------------------------------------------
@@ -100,23 +132,42 @@ def open_below(directory: Path, bucket: str, key: str) -> DirectoryFile:
     Symbolic links are followed as long as they do not lead out of it.
     """
     name = f"`{key}` of bucket `{bucket}`"
-    try:
-        root = os.path.realpath(directory, strict=True)
+    with contextlib.ExitStack() as at_last, contextlib.ExitStack() as undo:
+        root = _open_directory(directory, bucket)
+        at_last.callback(os.close, root)
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC  # a FIFO would block
-        descriptor = os.open(directory / key, flags)
-    except OSError as error:
-        raise InputFileError(f"{name} cannot be opened: {error.strerror}") from None
-    with contextlib.ExitStack() as undo:
+        try:
+            descriptor = os.open(key, flags, dir_fd=root)
+        except OSError as error:
+            raise InputFileError(
+                f"{name} cannot be opened: {error.strerror}",
+                passing=error.errno not in _NO_FILE,
+            ) from None
         undo.callback(os.close, descriptor)
         # what was opened, whatever the links say by now
-        where = Path(f"/proc/self/fd/{descriptor}").readlink()
-        if not where.is_relative_to(root):
+        if not _path_of(descriptor).is_relative_to(_path_of(root)):
             raise InputFileError(f"{name} is a link that leads out of the bucket's directory")
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise InputFileError(f"{name} is not a regular file")
         opened = DirectoryFile(descriptor, name)
         undo.pop_all()
         return opened
+
+
+def _open_directory(directory: Path, bucket: str) -> int:
+    """A descriptor of a bucket's directory; raises InputFileError, which may pass."""
+    try:
+        return os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        unusable = InputFileError(
+            f"the directory of bucket `{bucket}` cannot be used: {error.strerror}", passing=True
+        )
+        unusable.add_note(f"the setting `buckets` names {directory}")
+        raise unusable from error
+
+
+def _path_of(descriptor: int) -> Path:
+    return Path(f"/proc/self/fd/{descriptor}").readlink()
 
 
 def changed(name: str) -> InputFileError:
@@ -138,15 +189,34 @@ class S3:
 
     async def open(self, bucket: str, key: str) -> S3File:
         """Asks for size and ETag of an object. Raises InputFileError."""
-        name = f"`{key}` of bucket `{bucket}` at {self._endpoint_url}"
+        name = ObjectName(bucket, key, self._endpoint_url)
 
         def ask() -> S3File:
-            with _told(name):
-                client = self._ready()
-                found = client.head_object(Bucket=bucket, Key=key)
-                return S3File(client, bucket, key, name, found["ContentLength"], found["ETag"])
+            try:
+                with _told(name):
+                    client = self._ready()
+                    found = client.head_object(Bucket=bucket, Key=key)
+                    return S3File(client, name, found["ContentLength"], found["ETag"])
+            except InputFileError as error:
+                if error.passing:
+                    self._client = None  # it keeps the credentials it began with
+                elif self._lacks(bucket):
+                    raise _no_bucket(name) from None
+                raise
 
         return await _aside(ask)
+
+    def _lacks(self, bucket: str) -> bool:
+        """Whether the service says that there is no such bucket; about objects it does not say."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            self._ready().head_bucket(Bucket=bucket)
+        except ClientError as error:
+            return error.response.get("Error", {}).get("Code", "") in ("404", "NoSuchBucket")
+        except (BotoCoreError, OSError):
+            pass
+        return False
 
     def _ready(self) -> Any:
         """The client, made at first use; boto3's clients may be shared by threads."""
@@ -171,14 +241,24 @@ class S3:
             return self._client
 
 
+@dataclass(frozen=True, slots=True)
+class ObjectName:
+    """What an object is called by its service and in messages."""
+
+    bucket: str
+    key: str
+    endpoint_url: str
+
+    def __str__(self) -> str:
+        return f"`{self.key}` of bucket `{self.bucket}` at {self.endpoint_url}"
+
+
 class S3File:
     """An object, read by ranges."""
 
-    def __init__(
-        self, client: Any, bucket: str, key: str, name: str, size: int, version: str
-    ) -> None:
+    def __init__(self, client: Any, name: ObjectName, size: int, version: str) -> None:
         self._client = client
-        self._where = {"Bucket": bucket, "Key": key}
+        self._where = {"Bucket": name.bucket, "Key": name.key}
         self._name = name
         self.size = size
         self.version = version
@@ -196,7 +276,7 @@ class S3File:
                 )
                 with contextlib.closing(found["Body"]) as body:
                     if found["ETag"] != self.version:  # for services that do not know If-Match
-                        raise changed(self._name)
+                        raise changed(str(self._name))
                     content: bytes = body.read()
             if len(content) != last + 1 - offset:
                 raise InputFileError(
@@ -212,25 +292,35 @@ class S3File:
 
 
 @contextlib.contextmanager
-def _told(name: str) -> Iterator[None]:
+def _told(name: ObjectName) -> Iterator[None]:
     """Turns what boto3 raises into InputFileError."""
-    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+    from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
     try:
         yield
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        if code in ("412", "PreconditionFailed"):
-            raise changed(name) from None
+        if code in _CHANGED:
+            raise changed(str(name)) from None
+        if code == "NoSuchBucket":
+            raise _no_bucket(name) from None
         if code in _GONE:
-            raise InputFileError(f"{name} does not exist ({code})") from None
-        passing = status >= 500 or status == 429
+            raise InputFileError(f"{name} does not exist") from None
+        passing = status >= 500 or status in _PASSING or code in _CREDENTIALS
         raise InputFileError(f"{name} cannot be read: {error}", passing=passing) from None
-    except NoCredentialsError as error:
-        raise InputFileError(f"{name} cannot be read: {error}") from None
+    except ParamValidationError as error:  # its message has lines
+        raise InputFileError(f"{name} cannot be read: {' '.join(str(error).split())}") from None
     except (BotoCoreError, OSError) as error:
         raise InputFileError(f"{name} cannot be read: {error}", passing=True) from None
+
+
+def _no_bucket(name: ObjectName) -> InputFileError:
+    return InputFileError(
+        f"bucket `{name.bucket}` does not exist at {name.endpoint_url}, and the setting `buckets` "
+        "does not name it",
+        no_bucket=True,
+    )
 
 
 async def _aside(fn: Callable[[], T]) -> T:

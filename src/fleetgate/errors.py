@@ -19,6 +19,12 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 
+def told(error: Exception) -> str:
+    """The message of an error with what it says for operators alone (its notes, PEP 678)."""
+    message = error.message if isinstance(error, Error) else str(error)
+    return "; ".join((message, *getattr(error, "__notes__", ())))
+
+
 class Error(Exception):
     """Anything Fleetgate raises on purpose. ``message`` is fit to be shown to the caller."""
 
@@ -59,12 +65,14 @@ class InvalidCsr(Error):
 class InputFileError(Error):
     """The input file of a bulk registration cannot be read; the message says why.
 
-    `passing` when it may be there again in a moment.
+    `passing` when it may be there again without anything being asked anew: a service answers, a
+    setting is put right. `no_bucket` when the S3 service has no bucket of this name.
     """
 
-    def __init__(self, message: str, *, passing: bool = False) -> None:
+    def __init__(self, message: str, *, passing: bool = False, no_bucket: bool = False) -> None:
         super().__init__(message)
         self.passing = passing
+        self.no_bucket = no_bucket
 
 
 class InvalidToken(Error):

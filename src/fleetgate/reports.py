@@ -28,7 +28,7 @@ class Reports:
     def write(self, task_id: str, kind: str, at: int, lines: bytes) -> None:
         """Puts lines durably behind the first `at` bytes; what was there is gone.
 
-        Raises OSError, also when there are fewer bytes than that.
+        Raises OSError, without a number when there are fewer bytes than that.
         """
         path = self._path(task_id, kind)
         is_new = not path.exists()
@@ -42,7 +42,8 @@ class Reports:
         try:
             size = os.fstat(descriptor).st_size
             if size < at:
-                raise OSError(None, f"it has {size} bytes, {at} are reported", str(path))
+                cause = f"the {kind} report has {size} of the {at} bytes written"
+                raise OSError(None, cause, str(path))
             if size > at:
                 os.ftruncate(descriptor, at)
             with os.fdopen(descriptor, "r+b", buffering=0, closefd=False) as file:

@@ -33,6 +33,7 @@ from fleetgate.gateway.http import HttpLimits, HttpServer, http_server
 from fleetgate.gateway.mqtt import Gateway
 from fleetgate.gateway.reserved import Reserved
 from fleetgate.gateway.rest import Rest
+from fleetgate.gateway.server_names import ServerNames
 from fleetgate.gateway.tls_context import server_context
 from fleetgate.names import Account
 from fleetgate.operations import admission, provisioning
@@ -111,6 +112,7 @@ async def serve(settings: Settings, ready: Callable[[Endpoints, Path], None]) ->
         await load_enabled_events(services)
         stack.push_async_callback(services.rsa_keys.close)
         buckets = Buckets(settings.buckets, settings.s3_endpoint_url, settings.region)
+        buckets.check()
         runner = Runner(services)
         services.bulk = Bulk(buckets, Reports(path / "reports"), runner.wake)
         provisioning_door = Reserved(services, load_provisioning_model())
@@ -229,6 +231,7 @@ def _gateway(path: Path, services: Services, door: Reserved, just_in_time: JustI
         ),
         server_context(certificate_file, key_file),
         max_connections=_connections()[0],
+        names=ServerNames(services.host_names),
     )
 
 

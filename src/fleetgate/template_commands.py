@@ -153,9 +153,11 @@ def parameters_of(text: str) -> dict[str, str]:
 
 def _read(file: Path) -> str:
     try:
-        return sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+        # not sys.stdin: how that is decoded is up to the locale
+        return sys.stdin.buffer.read().decode() if str(file) == "-" else file.read_text("utf-8")
     except UnicodeDecodeError as error:
-        raise Error(f"`{file}` is not text in UTF-8: {error}") from None
+        what = "standard input" if str(file) == "-" else f"`{file}`"
+        raise Error(f"{what} is not text in UTF-8: {error}") from None
 
 
 # --- what lint prints ----------------------------------------------------------------------------
@@ -168,7 +170,7 @@ def _lines(linted: Linted, findings: Iterable[Finding], *, replies: bool) -> Ite
         yield f"{each.severity}: {each.line}"
     if linted.parameters:
         yield f"has to be brought: {', '.join(linted.parameters)}"
-    if replies:
+    if replies and linted.readable:
         sizes = _sizes(linted).items()
         told = ", ".join(f"{size['payload']} bytes as {form.upper()}" for form, size in sizes)
         yield f"reply: {told}, without what is brought"
@@ -181,7 +183,7 @@ def _report(linted: Linted, findings: Iterable[Finding], *, replies: bool) -> di
     return {
         "problems": [asdict(each) for each in findings],
         "parameters": list(linted.parameters),
-        "reply": _sizes(linted) if replies else None,
+        "reply": _sizes(linted) if replies and linted.readable else None,
     }
 
 
@@ -192,6 +194,9 @@ def _sizes(linted: Linted) -> Mapping[str, Mapping[str, int]]:
 
 
 # --- what a server has ---------------------------------------------------------------------------
+
+_OF_A_NAME = {"AccessDeniedException", "InvalidRequestException"}
+"""What is answered to one question, and perhaps not to the next."""
 
 
 def _missing(names: Iterable[Named], endpoint_url: str | None) -> Iterator[Finding]:
@@ -215,12 +220,17 @@ def _missing(names: Iterable[Named], endpoint_url: str | None) -> Iterator[Findi
             try:
                 found = look_up[each.type](each.name)
             except ClientError as error:
-                said = error.response["Error"]
-                if said["Code"] == "ResourceNotFoundException":
+                code = error.response["Error"]["Code"]
+                # AWS tells of signatures in many lines
+                message = error.response["Error"].get("Message", "").partition("\n")[0]
+                said = f"{code}, {message}"
+                if code == "ResourceNotFoundException":
                     yield Finding("error", each.path, f"{what} does not exist")
-                else:
-                    rule = f"{what} was not looked up: {said['Code']}, {said.get('Message', '')}"
-                    yield Finding("warning", each.path, rule)
+                elif code in _OF_A_NAME:
+                    yield Finding("error", each.path, f"{what} was not looked up: {said}")
+                else:  # it would be the same for all
+                    yield Finding("error", "", f"the server cannot be asked: {said}")
+                    return
                 continue
             if found.get("thingTypeMetadata", {}).get("deprecated"):
                 yield Finding("error", each.path, f"{what} is deprecated")

@@ -161,8 +161,14 @@ def test_a_billing_group_that_is_known_is_joined_once() -> None:
     member = standing(ExistingThing({}, billing_group="m"), billing_groups=frozenset({"m", "n"}))
     assert plan(wanted, member) == ()
     other = resources(thing(billing_group="n"), certificate=None)
-    with pytest.raises(ResourceRegistrationFailureException, match="`t` is in billing group `m`"):
+    with pytest.raises(
+        ResourceRegistrationFailureException, match="in another billing group"
+    ) as caught:
         plan(other, member)
+    assert caught.value.message.startswith("Resources.thing.Properties.BillingGroup: thing `t` ")
+    assert "`n`" in caught.value.message
+    assert "`m`" not in caught.value.message
+    assert caught.value.__notes__ == ["the thing is in billing group `m`"]
 
 
 def test_the_limits_are_those_given() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import time
 from typing import Any
 
 import pytest
@@ -294,11 +295,46 @@ def test_what_a_kind_does_not_have_is_told_by_kind() -> None:
     ) in lines(of(unused, Kind.JITP), "warning")
 
 
+def test_what_is_refused_refers_to_parameters_and_mappings_too() -> None:
+    body = good("Parameters", "CSR", to={"Type": "String"})
+    body["Parameters"]["Twice"] = body["Parameters"]["Unused"] = {"Type": "String"}
+    body["Mappings"]["More"] = {"a": {"b": "c"}}
+    body["Outputs"] = {"x": {"Ref": "Unused"}}
+    more = body["Resources"]["certificate"]["Properties"]
+    more["CertificateSigningRequest"] = {"Ref": "CSR"}
+    more["CertificatePem"] = {"Fn::Sub": ["${Twice}", {}]}
+    more["CACertificatePem"] = {"Fn::FindInMap": ["More", "a", "b"]}
+    linted = of(body)
+    assert len(lines(linted, "error")) == 3
+    assert lines(linted, "warning") == [
+        "Parameters.Unused: nothing refers to it",
+        "Outputs: it has no effect in a provisioning template",
+    ]
+
+
+@pytest.mark.parametrize("parameters", [{}, {CERTIFICATE_ID: {"Type": "String"}}])
+def test_the_caller_of_an_inline_template_brings_the_certificate_id(
+    parameters: dict[str, Any],
+) -> None:
+    resources = {"certificate": GOOD["Resources"]["certificate"]}
+    body = {"Parameters": parameters, "Resources": resources}
+    assert of(body, Kind.INLINE).parameters == (CERTIFICATE_ID,)
+    assert of(body, Kind.FLEET).parameters == ()
+
+
+def test_where_json_ends_to_be_json_is_told_by_line_and_column() -> None:
+    (finding,) = of('{"Resources": {},\n\n  "Parameters": }').findings
+    assert finding.rule.endswith("it is not JSON: expecting value at line 3, column 17")
+    (finding,) = of('{"Resources": }').findings
+    assert finding.rule.endswith("it is not JSON: expecting value at column 15")
+
+
 @pytest.mark.parametrize("body", ["", "{", "[]", "7", '"x"', "{}", "[" * 200_000])
 def test_what_is_no_template_is_one_error(body: str) -> None:
     linted = of(body)
     assert [each.severity for each in linted.findings] == ["error"]
     assert linted.names == ()
+    assert not linted.readable
 
 
 def test_a_long_template_is_looked_at_all_the_same() -> None:
@@ -318,6 +354,90 @@ def test_the_value_is_shown_once_and_cut() -> None:
         if each.path.endswith(".Type")
     )
     assert len(finding.line) < 300
+
+
+def keys(count: int, value: Any = 0) -> dict[str, Any]:
+    return {f"k{number}": value for number in range(count)}
+
+
+def nested(value: Any, depth: int) -> Any:
+    for level in range(depth):
+        value = {f"{level:02}" * 40: value}
+    return value
+
+
+def amplified(count: int, *, places: str) -> dict[str, Any]:
+    """Functions that make much of little, each of them the full length of a value."""
+    long = {"Fn::Join": ["", {"Fn::Split": ["a", {"Fn::Sub": "${A}" * 20}]}]}
+    body = good("Parameters", "A", to={"Type": "String", "Default": "a" * 3000})
+    body["Mappings"] = {}
+    if places == "groups":
+        body["Resources"]["thing"]["Properties"]["ThingGroups"] = [long] * count
+        body["DeviceConfiguration"] = {}
+    else:
+        body["DeviceConfiguration"] = keys(count, long)
+    return body
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        good("Resources", "thing", "Properties", to={"ThingName": "x", **keys(900)}),
+        good("Resources", "thing", "OverrideSettings", to=keys(900)),
+        good("Resources", "policy", "Properties", to=keys(900)),
+        good("Resources", "thing", "Properties", "ThingGroups", to=[0] * 4000),
+        good("Resources", "thing", "Properties", "AttributePayload", to=keys(800, "*")),
+        good("Parameters", to=keys(900)),
+        good("Parameters", to=keys(350, {"Type": "String"})),
+        good("DeviceConfiguration", to=keys(900)),
+        good("Resources", to=keys(900)),
+        good(
+            *("Resources", "policy", "Properties", "PolicyDocument"),
+            to=nested([{"Fn::Join": 0}] * 400, 25),
+        ),
+        good(
+            *("Resources", "policy", "Properties"),
+            to={"PolicyDocument": nested(["${SerialNumber}"] * 300, 25)},
+        ),
+    ],
+)
+def test_there_are_only_so_many_findings_and_only_so_much_of_each(body: dict[str, Any]) -> None:
+    text = json.dumps(body, separators=(",", ":"))
+    assert len(text) <= template.MAX_BODY
+    for kind in Kind:
+        findings = of(text, kind).findings
+        assert len(findings) <= 101
+        assert len(json.dumps([each.line for each in findings])) < 120_000
+        rules = [each.rule for each in findings]
+        assert (len(findings) == 101) == any("more problems" in rule for rule in rules)
+
+
+def test_it_says_how_many_more_there_are() -> None:
+    body = good("Parameters", to=keys(150, {"Type": "String"}))
+    body["Resources"]["thing"]["Properties"] = {"ThingName": {"Ref": CERTIFICATE_ID}}
+    body["Mappings"] = body["DeviceConfiguration"] = {}
+    *shown, last = of(body).findings
+    assert [each.rule for each in shown] == ["nothing refers to it"] * 100
+    assert last == Finding("warning", "", "there are 50 more problems")
+    # what cannot be made a template of is not read to its end
+    *shown, last = of(good("Parameters", to=keys(150))).findings
+    assert {each.rule for each in shown} == {"it must be a JSON object"}
+    assert len(shown) == 100
+    assert last == Finding("error", "", "there are more problems behind these")
+
+
+@pytest.mark.parametrize("places", ["groups", "configuration"])
+def test_what_is_evaluated_is_bounded_as_a_device_would_have_it(places: str) -> None:
+    body = json.dumps(amplified(40, places=places), separators=(",", ":"))
+    begun = time.process_time()
+    rules = [each.rule for each in of(body).findings if each.severity == "error"]
+    assert time.process_time() - begun < 0.1
+    assert sum("expands to more than 262144" in rule for rule in rules) == 1
+
+
+def test_a_template_far_too_long_is_not_read() -> None:
+    (finding,) = of("[" * 65_536).findings
+    assert finding.rule == "the template has 65536 characters; the limit is 10240"
 
 
 KINDS = st.sampled_from(list(Kind))

@@ -550,7 +550,31 @@ def test_a_temporary_claim_does_not_get_at_the_session_of_a_device(
     with running.connect("lamp", version, **PERSISTENT[version]) as lamp:
         assert lamp.connack.session_present
         assert lamp.message().payload == b"kept"
-    assert len([line for line in log if "temporary claim" in line]) == 2
+    refusals = [line for line in log if "temporary claim" in line]
+    assert len(refusals) == 2
+    assert all(f"certificate={claim.certificate_id} claim-of=template " in it for it in refusals)
+
+
+def test_lines_about_a_temporary_claim_say_so(
+    running: Running, log: list[str], claim: Credentials
+) -> None:
+    with running.connect("lamp", credentials=claim) as lamp:
+        lamp.subscribe("$share/group/a")
+        lamp.send(Disconnect())
+        assert lamp.is_closed()
+    with running.connect("door") as door:
+        door.send(Disconnect())
+        assert door.is_closed()
+    about = [line for line in log if claim.certificate_id in line]
+    assert [line.split()[0] for line in about] == [
+        "event=connected",
+        "event=subscribe-refused",
+        "event=disconnected",
+    ]
+    assert all(f"certificate={claim.certificate_id} claim-of=template " in it for it in about)
+    others = [line for line in log if running.device.certificate_id in line]
+    assert others
+    assert not any("claim-of" in line for line in others)
 
 
 @VERSIONS

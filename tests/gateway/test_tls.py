@@ -266,7 +266,7 @@ def test_a_handshake_has_a_byte_budget(running: Running, log: list[str]) -> None
     with plain(running) as connection:
         connection.sendall(records)
         assert ended(connection)
-    running.eventually(lambda: any("cause='more than 65536 bytes'" in line for line in log))
+    running.eventually(lambda: any("cause='more than 32768 bytes'" in line for line in log))
 
 
 def test_the_farewell_is_a_close_notify(running: Running) -> None:

@@ -193,6 +193,39 @@ def test_what_is_killed_in_the_middle_goes_on_exactly(
     assert "event=defect" not in server.output()
 
 
+def test_a_server_without_the_bucket_keeps_the_task_waiting(
+    tmp_path: Path, requests: list[Request]
+) -> None:
+    """Until it is started with it again: no line is done twice, none is left out."""
+    bucket = tmp_path / "factory"
+    option = f"--bucket=factory={bucket}"
+    server = Server(tmp_path / "data", option).start()
+    try:
+        assert f"setting=buckets bucket=factory directory={bucket} " in server.output()
+        bucket.mkdir()
+        factory = prepare(server, bucket)
+        factory.write(*(line(f"t{number}", requests[number % 20]) for number in range(LINES)))
+        task_id = factory.start()
+        factory.until(task_id, lambda each: bool(each["successCount"] > 0))
+        server.terminate()
+        server.options = ()
+        server.start()
+        waiting = factory.until(task_id, lambda each: "message" in each)
+        assert waiting["status"] == "InProgress"
+        assert "`factory`: this server knows no such bucket" in waiting["message"]
+        assert 0 < waiting["successCount"] < LINES
+        server.terminate()
+        server.options = (option,)
+        server.start()
+        ended = factory.ended(task_id)
+        assert (ended["status"], ended["successCount"]) == ("Completed", LINES)
+        assert "message" not in ended
+        assert len(everything(server.iot, "list_certificates", "certificates")) == LINES
+    finally:
+        server.terminate()
+    assert server.output().count("event=bulk-waits") == 1
+
+
 def test_a_device_connects_with_what_its_line_was_given(
     factory: Factory, requests: list[Request], tmp_path: Path
 ) -> None:
@@ -304,15 +337,19 @@ def test_links_to_reports(factory: Factory, requests: list[Request]) -> None:
 
 
 def test_a_report_of_many_links_is_read_whole(factory: Factory, requests: list[Request]) -> None:
-    """Every link leads to whole lines; what it leads to does not change while the task goes on."""
-    factory.write(*(line(f"many-{number}", requests[number % 20]) for number in range(300)))
+    """Errors while the task goes on, and what their link leads to stays; results at its end."""
+    lines = (line(f"many-{number}", requests[number % 20]) for number in range(1000))
+    factory.write("bad", *lines, "bad")
     task_id = factory.start()
-    factory.until(task_id, lambda each: bool(each["successCount"] > 0))
-    early = factory.links(task_id, "RESULTS")
-    first = [json.loads(each) for each in http(early[0]).body.splitlines()]
+    factory.until(task_id, lambda each: bool(each["failureCount"] > 0))
+    (early,) = factory.links(task_id, "ERRORS")
+    assert factory.links(task_id, "RESULTS") == []
+    first = [json.loads(each) for each in http(early).body.splitlines()]
+    assert [each["lineNumber"] for each in first] == [1]
     factory.ended(task_id)
-    assert [json.loads(each) for each in http(early[0]).body.splitlines()] == first
-    assert factory.report(task_id, "RESULTS")[: len(first)] == first
+    assert [json.loads(each) for each in http(early).body.splitlines()] == first
+    assert [each["lineNumber"] for each in factory.report(task_id, "ERRORS")] == [1, 1002]
+    assert len(factory.report(task_id, "RESULTS")) == 1000
 
 
 def test_a_reset_ends_tasks_and_removes_reports(tmp_path: Path, requests: list[Request]) -> None:
@@ -320,10 +357,11 @@ def test_a_reset_ends_tasks_and_removes_reports(tmp_path: Path, requests: list[R
     option = f"--bucket=factory={tmp_path / 'factory'}"
     with Server(tmp_path / "data", option, "--allow-reset") as server:
         factory = prepare(server, tmp_path / "factory")
-        factory.write(*(line(f"t{number}", requests[number % 20]) for number in range(3000)))
+        lines = (line(f"t{number}", requests[number % 20]) for number in range(3000))
+        factory.write("bad", *lines)
         task_id = factory.start()
         factory.until(task_id, lambda each: bool(each["successCount"] > 0))
-        (link,) = factory.links(task_id, "RESULTS")
+        (link,) = factory.links(task_id, "ERRORS")
         assert http(f"{server.http_url}/_fleetgate/reset", method="POST").status == 200
         assert http(link).status == 404
         deadline = time.monotonic() + PATIENCE

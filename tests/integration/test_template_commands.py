@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -110,6 +112,47 @@ def test_lint_from_standard_input_as_json(tmp_path: Path) -> None:
     } in said["problems"]
 
 
+@pytest.mark.parametrize("stdin", [False, True])
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_a_template_that_is_not_utf_8_is_called_that(
+    tmp_path: Path, encoding: str, stdin: bool
+) -> None:
+    file = tmp_path / "t.json"
+    file.write_bytes('{"Description": "Gerät"}'.encode(encoding))
+    lint = "fleetgate template lint"
+    done = run("sh", "-c", f"{lint} - < {file}" if stdin else f"{lint} t.json", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    what = "standard input" if stdin else "`t.json`"
+    assert done.stderr.startswith(f"fleetgate: {what} is not text in UTF-8: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_of_what_cannot_be_read_there_is_no_reply(tmp_path: Path) -> None:
+    (tmp_path / "t.json").write_text('{"Resources": {},\n"Parameters": x}\n')
+    command = ("fleetgate", "template", "lint", "t.json", "--device-buffer", "9")
+    done = run(*command, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.splitlines() == [
+        (
+            "error: the template cannot be read: it is not JSON: expecting value at line 2, "
+            "column 15"
+        ),
+        "1 error, 0 warnings",
+    ]
+    assert json.loads(run(*command, "--json", cwd=tmp_path).stdout)["reply"] is None
+
+
+def test_what_every_device_would_be_refused_with_is_an_error(tmp_path: Path) -> None:
+    body = json.loads(json.dumps(LAMPS))
+    body["Resources"]["thing"]["Properties"]["ThingName"] = {"Fn::Sub": "my lamp/${SerialNumber}"}
+    done = run("fleetgate", "template", "lint", template(tmp_path, body), cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[0] == (
+        "error: Resources.thing.Properties.ThingName: thing name `my lamp/` does not match "
+        '[a-zA-Z0-9:_-]{1,128}, whatever is brought, it is `{"Fn::Sub":"my lamp/${SerialNumber}"}`'
+    )
+
+
 def test_render_shows_one_device(tmp_path: Path) -> None:
     (tmp_path / "p.json").write_text('{"SerialNumber": "7"}')
     done = run(
@@ -185,6 +228,38 @@ def test_lint_asks_the_server_for_what_the_template_names(
     credentials = {key: value for key, value in environment(server).items() if "URL" not in key}
     done = run(*command, "--endpoint-url", server.http_url, cwd=tmp_path, env=credentials)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_the_server_refuses_to_tell_is_an_error(
+    server: Server, tmp_path: Path, name: str
+) -> None:
+    command = ("fleetgate", "template", "lint", template(tmp_path), "--server")
+    wrong = {**environment(server), "AWS_SECRET_ACCESS_KEY": "x" * 40}
+    done = run(*command, cwd=tmp_path, env=wrong)
+    assert (done.returncode, done.stderr) == (1, "")
+    first, *_, last = done.stdout.splitlines()
+    assert first.startswith("error: the server cannot be asked: InvalidSignatureException, ")
+    assert last == "1 error, 0 warnings"
+    with contextlib.closing(server.client("iam")) as iam:
+        iam.create_user(UserName=name)
+        key = iam.create_access_key(UserName=name)["AccessKey"]
+        iam.put_user_policy(
+            UserName=name,
+            PolicyName="look",
+            PolicyDocument=policy_document(
+                {"Effect": "Allow", "Action": "iot:GetPolicy", "Resource": "*"}
+            ),
+        )
+    keys = {
+        "AWS_ACCESS_KEY_ID": key["AccessKeyId"],
+        "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"],
+    }
+    done = run(*command, cwd=tmp_path, env={**environment(server), **keys})
+    assert done.returncode == 1
+    asked_for, missing, *_, last = done.stdout.splitlines()
+    assert "thing type `no-such-type` was not looked up: AccessDeniedException, " in asked_for
+    assert missing.endswith(MISSING[1][1])
+    assert last == "2 errors, 0 warnings"
 
 
 def test_lint_says_when_the_server_cannot_be_asked(tmp_path: Path) -> None:
@@ -301,6 +376,23 @@ def test_what_the_registry_has_is_told_to_those_who_may_look(server: Server, nam
         assert "was not looked up" in rules[1]
     finally:
         iam.close()
+
+
+@pytest.mark.parametrize("keys", [700, 5500])
+def test_what_an_answer_costs_is_bounded_whatever_is_sent(server: Server, keys: int) -> None:
+    body = json.loads(json.dumps(LAMPS))
+    body["Resources"]["thing"]["Properties"] |= {f"k{number}": 0 for number in range(keys)}
+    text = json.dumps(body, separators=(",", ":"))
+    begun = time.monotonic()
+    answer = signed(server, {"templateBody": text})
+    assert time.monotonic() - begun < 2.0  # it took 5 seconds for the longer one
+    assert len(answer.body) < 50_000
+    rules = [each["rule"] for each in answer.json()["problems"]]
+    if keys == 700:
+        assert len(rules) == 101
+        assert rules[-1] == "there are more problems behind these"
+    else:
+        assert rules == [f"the template has {len(text)} characters; the limit is 10240"]
 
 
 def test_nothing_is_touched(server: Server, iot: Any, name: str) -> None:

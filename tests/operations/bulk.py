@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -88,6 +89,27 @@ class BulkRegistry:
         """Works the task off; how it is described then."""
         self.registry.runner.run(self.runner.work(task_id))
         return self.describe(task_id)
+
+    def work_through_a_wait(
+        self, task_id: str, then: Callable[[], Awaitable[Any] | None]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """How the task is described while it waits, and at its end when `then` was done."""
+        params = {"task_id": task_id}
+
+        async def work() -> dict[str, Any]:
+            working = asyncio.create_task(self.runner.work(task_id))
+            while True:
+                found = await self.registry.start("iot", "DescribeThingRegistrationTask", params)
+                if found["message"]:
+                    break
+                assert not working.done()
+                await asyncio.sleep(0.001)
+            await _happen(then())
+            await working
+            return dict(found)
+
+        waiting = self.registry.runner.run(work())
+        return waiting, self.describe(task_id)
 
     def register(self, *lines: str, template_body: str = "") -> dict[str, Any]:
         self.put(*lines)

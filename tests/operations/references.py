@@ -18,7 +18,8 @@ _TAGGABLE = (
 
 _REFERENCES: tuple[tuple[str, str, str], ...] = (
     # table and column, and the query for the keys there may be (NULL is no reference)
-    ("provisioning_claim", "template_name", "SELECT template_name FROM template"),
+    # a claim whose template was deleted names none
+    ("provisioning_claim", "template_name", "SELECT template_name FROM template UNION SELECT ''"),
     ("policy_version", "policy_name", "SELECT policy_name FROM policy"),
     ("policy_attachment", "policy_name", "SELECT policy_name FROM policy"),
     ("policy_attachment", "target", "{cert} UNION ALL {thinggroup}"),

@@ -95,8 +95,8 @@ def test_what_is_read(content: bytes, expected: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"nonsense\n", "the line cannot be read: it is not JSON: expecting value at character 0"),
-        (b'{"a":"b"} {"a":"c"}\n', "it is not JSON: extra data at character 10"),
+        (b"nonsense\n", "the line cannot be read: it is not JSON: expecting value at column 1"),
+        (b'{"a":"b"} {"a":"c"}\n', "it is not JSON: extra data at column 11"),
         (b'["a"]\n', "the line has to be a JSON object of parameters, not a list"),
         (b'"a"\n', "the line has to be a JSON object of parameters, not a string"),
         (b"null\n", "the line has to be a JSON object of parameters, not null"),

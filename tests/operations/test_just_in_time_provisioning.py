@@ -15,11 +15,13 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from fleetgate.errors import ServiceUnavailableException
+from fleetgate.errors import InvalidRequestException, ServiceUnavailableException
 from fleetgate.operations import just_in_time_provisioning
 from fleetgate.operations.admission import NotActivated, NotAdmitted
 from fleetgate.operations.identity import Peer
 from fleetgate.operations.just_in_time import JustInTime
+from fleetgate.store import certificates
+from fleetgate.store.engine import Store
 from tests.operations.arrivals import GATE, Door, Interrupted, der, id_of, open_to
 from tests.operations.conftest import Registry, elsewhere
 from tests.operations.foreign import ForeignAuthority, authority, name_of
@@ -146,6 +148,9 @@ def left(registry: Registry, leaf: str) -> dict[str, Any]:
 
 
 NOTHING: dict[str, Any] = {"things": [], "policies": [], "attached": [], "principal of": []}
+
+
+NO_GROUP = "step plan: Resources.thing.Properties.ThingGroups: thing group `DE` does not exist"
 
 
 def fails(door: Door, leaf: str, reason: str) -> None:
@@ -300,7 +305,7 @@ def test_the_role_is_assumed_for_what_names_it(
         ),
         (
             subject(SERIAL_NUMBER="S-1", COUNTRY_NAME="DE"),
-            "step plan: thing group `DE` does not exist",
+            NO_GROUP,
         ),
     ],
 )
@@ -309,6 +314,85 @@ def test_the_subject_has_to_have_what_the_template_wants(
 ) -> None:
     configure(registry, foreign)
     fails(door, foreign.issue(name), reason)
+
+
+def reason_of(registry: Registry, leaf: str) -> tuple[str | None, str | None]:
+    """The provisioning state of a certificate, and the reason that is kept with it."""
+    store = registry.services.store
+    found = registry.runner.run(store.read(certificates.find_certificate, id_of(leaf)))
+    assert found is not None
+    return found.provisioning_state, found.provisioning_failure
+
+
+@pytest.mark.parametrize(
+    ("common_name", "shown"),
+    [
+        ("a\0b", r"a\u0000b"),
+        ("a\r\nevent provisioned", r"a\u000d\u000aevent provisioned"),
+        ("a\x7f\x85\u2028b", r"a\u007f\u0085\u2028b"),
+        ("\0" * 64, r"\u0000" * 64),
+    ],
+)
+def test_a_subject_that_no_database_takes_fails_for_good(
+    registry: Registry, door: Door, foreign: ForeignAuthority, common_name: str, shown: str
+) -> None:
+    configure(registry, foreign)
+    leaf = foreign.issue(subject(common_name, SERIAL_NUMBER="S-1", COUNTRY_NAME="CH"))
+    fails(door, leaf, "step template: Resources.thing.Properties.ThingName: thing name")
+    state, reason = reason_of(registry, leaf)
+    assert state == "FAILED"
+    assert reason is not None
+    assert f"`{shown}`" in reason
+    assert not any("event=defect" in line for line in door.lines())
+    door.forget()
+    door.connect(leaf)
+    assert not any("cause" in line and "event=not-provisioned" in line for line in door.lines())
+    assert reason_of(registry, leaf) == (state, reason)
+
+
+class Defective:
+    """A store in which the first write meets a defect of ours."""
+
+    def __init__(self, store: Store, error: Exception) -> None:
+        self.store = store
+        self.errors = [error]
+        self.read = store.read
+
+    async def write(self, fn: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.errors and fn.__name__ == "_carry_out":
+            raise self.errors.pop()
+        return await self.store.write(fn, *args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    "error", [LookupError("gone"), InvalidRequestException("U+0000"), RecursionError()]
+)
+def test_a_defect_ends_in_a_reason_too_and_is_logged_once(
+    registry: Registry,
+    door: Door,
+    foreign: ForeignAuthority,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+) -> None:
+    configure(registry, foreign)
+    leaf = foreign.issue(LAMP)
+    registry.services.store = Defective(registry.services.store, error)  # type: ignore[assignment]
+    assert isinstance(door.connect(leaf), NotActivated)
+    [defect] = [each for each in caplog.records if "event=defect" in each.getMessage()]
+    assert defect.exc_info is not None
+    assert defect.exc_info[1] is error
+    state, reason = reason_of(registry, leaf)
+    assert state == "FAILED"
+    assert reason is not None
+    request = reason.rpartition(" ")[2]
+    assert reason == f"internal error; the server's log has more, request {request}"
+    assert f"certificate={id_of(leaf)} request={request}" in defect.getMessage()
+    door.forget()
+    door.connect(leaf)  # it is for good: nothing is tried again
+    door.start_again()
+    door.connect(leaf)
+    assert not any("event=defect" in line for line in door.lines())
+    assert reason_of(registry, leaf) == (state, reason)
 
 
 @pytest.mark.parametrize(
@@ -325,15 +409,15 @@ def test_the_subject_has_to_have_what_the_template_wants(
         ),
         (
             {"thing": of_thing(ThingTypeName="other")},
-            "step plan: thing type `other` does not exist",
+            "Resources.thing.Properties.ThingTypeName: thing type `other` does not exist",
         ),
         (
             {"policy": {"Type": "AWS::IoT::Policy", "Properties": {"PolicyName": "none"}}},
-            "step plan: policy `none` does not exist",
+            "step plan: Resources.policy.Properties.PolicyName: policy `none` does not exist",
         ),
         (
             {"thing": of_thing(AttributePayload={str(number): "x" for number in range(4)})},
-            "step plan: ",
+            "step plan: Resources.thing.Properties.AttributePayload: a thing without a thing type",
         ),
     ],
 )
@@ -342,6 +426,20 @@ def test_the_template_has_to_fit_the_registry(
 ) -> None:
     configure(registry, foreign, body(**changes))
     fails(door, foreign.issue(LAMP), reason)
+
+
+def test_the_log_has_what_a_thing_that_differs_is_like(
+    registry: Registry, door: Door, foreign: ForeignAuthority
+) -> None:
+    attributes = {"attributes": {"site": "seattle"}}
+    registry.call("CreateThing", thing_name="lamp-1", attribute_payload=attributes)
+    configure(registry, foreign, body(thing=of_thing(AttributePayload={"site": "dublin"})))
+    leaf = foreign.issue(LAMP)
+    assert isinstance(door.connect(leaf), NotActivated)
+    [line] = [line for line in door.lines() if "event=provisioning-failed" in line]
+    assert "step plan: Resources.thing.Properties.AttributePayload.site: thing `lamp-1` " in line
+    assert "`site` is to be `dublin`; there is no OverrideSettings.AttributePayload" in line
+    assert "; the thing has `site` `seattle`" in line
 
 
 def test_the_role_has_to_have_the_rights(
@@ -381,7 +479,7 @@ def test_a_failure_is_for_good_until_the_certificate_is_deleted(
 ) -> None:
     configure(registry, foreign)
     leaf = foreign.issue(subject(SERIAL_NUMBER="S-1", COUNTRY_NAME="DE"))
-    fails(door, leaf, "step plan: thing group `DE` does not exist")
+    fails(door, leaf, NO_GROUP)
     registry.call("CreateThingGroup", thing_group_name="DE")
     door.forget()
     door.start_again()
@@ -390,7 +488,7 @@ def test_a_failure_is_for_good_until_the_certificate_is_deleted(
         assert left(registry, leaf) == NOTHING
     for line in door.lines():
         assert line.startswith(f"event=not-activated certificate={id_of(leaf)} ")
-        assert "step plan: thing group `DE` does not exist" in line
+        assert NO_GROUP in line
         assert "DeleteCertificate lets the device try again" in line
     assert len(door.events) == 3
     registry.call("DeleteCertificate", certificate_id=id_of(leaf))

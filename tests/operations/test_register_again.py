@@ -327,6 +327,21 @@ def test_other_parameters_are_judged_by_the_version_in_force(registry: Registry)
         register(registry, created, parameters={"SerialNumber": "1", "Time": "12"})
 
 
+@pytest.mark.parametrize("site", ["a\0b", "\x7f\r\n", "\u2028"])
+def test_what_no_database_takes_is_answered_and_kept(registry: Registry, site: str) -> None:
+    body: dict[str, Any] = json.loads(json.dumps(TEMPLATE))
+    del body["Resources"]["thing"]["Properties"]["AttributePayload"]
+    set_up(registry, body)
+    created = create(registry)
+    with pytest.raises(InvalidParametersException) as refused:
+        register(registry, created, parameters={"SerialNumber": site})
+    assert site in refused.value.message
+    parameters = {"SerialNumber": "1", "Site": site}
+    answer = register(registry, created, parameters=parameters)
+    assert answer["deviceConfiguration"] == {"site": site}
+    assert register(registry, created, parameters=parameters) == answer
+
+
 def test_who_asks_again_does_not_matter(registry: Registry) -> None:
     set_up(registry)
     created = create(registry)

@@ -241,6 +241,18 @@ def test_what_the_registry_lacks(registry: Registry) -> None:
     ]
 
 
+def test_only_so_many_names_are_looked_up(registry: Registry) -> None:
+    wanted = [Named("thinggroup", f"g{number}", "") for number in range(150)]
+    wanted.append(Named("thinggroup", "x" * 129, "no group can be called that"))
+    call = Call(registry.services, "request", registry.clock())
+    store = registry.services.store
+    first, *found = registry.runner.run(store.read(template_checks.missing, call, wanted))
+    assert first.rule == "50 of the 150 names in it were not looked up"
+    assert [each.rule for each in found] == [
+        f"thing group `g{number}` does not exist" for number in range(100)
+    ]
+
+
 def test_what_one_device_needs_has_its_place() -> None:
     template = parse(json.dumps(FLEET), Kind.FLEET)
     resources = resources_for(template, {"SerialNumber": "1"})

@@ -8,6 +8,7 @@ CreateProvisioningClaim.
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -30,8 +31,11 @@ from fleetgate.operations.admission import (
     claim_document,
     connection_policies,
 )
+from fleetgate.operations.call import Call
+from fleetgate.operations.dispatch import invoke
 from fleetgate.operations.identity import Identity, Peer
 from tests.operations.conftest import START, Registry
+from tests.operations.iam import Iam, allow
 from tests.operations.test_provisioning import create, register, set_up, status, swept
 
 ACCOUNT = Account("123456789012", "eu-west-1")
@@ -74,6 +78,33 @@ def test_it_lives_five_minutes(registry: Registry, fraction: float) -> None:
         admitted(registry, claim)
     registry.clock.now = START  # the time of day may be set back: what is gone is gone
     with pytest.raises(NotAdmitted, match="is not registered"):
+        admitted(registry, claim)
+
+
+def test_the_log_says_who_made_it_for_what(
+    registry: Registry, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "fleetgate.provisioning")
+    set_up(registry)
+    ann = Iam(registry).user("ann", allow("iot:*"))
+    operation = registry.models["iot"].operation("CreateProvisioningClaim")
+    call = Call(registry.services, "r-1", START, caller=ann)
+    claim = registry.runner.run(invoke(call, "iot", operation, {"template_name": "T"}))
+    [line] = [each for each in caplog.messages if "event=claim-created" in each]
+    assert line == (
+        f"event=claim-created template=T certificate={claim['certificateId']} caller={ann.arn} "
+        f"expires={datetime.fromtimestamp(claim['expiration'], UTC):%Y-%m-%dT%H:%M:%SZ} request=r-1"
+    )
+
+
+def test_a_refusal_says_that_it_is_a_claim(registry: Registry) -> None:
+    set_up(registry)
+    claim = claim_of(registry)
+    assert admitted(registry, claim).logged == f"{claim['certificateId']} claim-of=T"
+    registry.clock.now = START + FIVE_MINUTES
+    with pytest.raises(
+        NotAdmitted, match=r" expired at \S+ \(a temporary claim for template `T`\)$"
+    ):
         admitted(registry, claim)
 
 
@@ -280,6 +311,39 @@ def test_nothing_can_be_done_with_its_id(registry: Registry) -> None:
     assert registry.call("ListCertificates")["certificates"] == []
     assert registry.call("ListTargetsForPolicy", policy_name="device")["targets"] == []
     assert admitted(registry, claim).template_name == "T"
+
+
+def refused_as_certificate(registry: Registry, claim: dict[str, Any], why: str) -> None:
+    with pytest.raises(CertificateValidationException, match=why):
+        registry.call(
+            "RegisterCertificateWithoutCA",
+            certificate_pem=claim["certificatePem"],
+            status="ACTIVE",
+        )
+    with pytest.raises(NotAdmitted, match="is not registered"):
+        admitted(registry, claim)
+
+
+def test_nor_when_its_template_is_gone(registry: Registry) -> None:
+    set_up(registry)
+    claim = claim_of(registry)
+    registry.call("DeleteProvisioningTemplate", template_name="T")
+    refused_as_certificate(registry, claim, "temporary provisioning claim")
+    registry.clock.now = START + FIVE_MINUTES - 0.001
+    swept(registry, registry.clock.now)
+    refused_as_certificate(registry, claim, "temporary provisioning claim")
+    assert registry.call("ListCertificates")["certificates"] == []
+
+
+@pytest.mark.parametrize("deleted", [True, False])
+def test_nor_when_it_has_ended_and_was_swept(registry: Registry, deleted: bool) -> None:
+    set_up(registry)
+    claim = claim_of(registry)
+    if deleted:
+        registry.call("DeleteProvisioningTemplate", template_name="T")
+    registry.clock.now = START + FIVE_MINUTES
+    swept(registry, registry.clock.now)
+    refused_as_certificate(registry, claim, "expired at")
 
 
 @pytest.mark.parametrize("by", ["CertificateId", "CertificatePem"])

@@ -9,6 +9,7 @@ from typing import Any, Final
 MAX_DIGITS: Final = 4_000
 """Digits of a whole number. Python itself refuses more than 4300."""
 
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _BRACKETS = re.compile(r'\\.|["\[\]{}]', re.DOTALL)
 
 
@@ -31,7 +32,9 @@ def read(text: str, *, max_depth: int) -> Any:
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
-        raise ValueError(f"it is not JSON: {error.msg.lower()} at character {error.pos}") from None
+        line = f"line {error.lineno}, " if "\n" in text else ""
+        where = f"{line}column {error.colno}"
+        raise ValueError(f"it is not JSON: {error.msg.lower()} at {where}") from None
     except UnicodeEncodeError:
         raise ValueError("it holds half of a surrogate pair") from None
     return value
@@ -46,6 +49,15 @@ def quoted(text: object, limit: int = 80) -> str:
     """What a user sent, as it appears in a message: in back-ticks, cut to `limit` characters."""
     shown = text if isinstance(text, str) else repr(text)
     return f"`{shown}`" if len(shown) <= limit else f"`{shown[:limit]}...`"
+
+
+def printable(text: str, limit: int) -> str:
+    """Text fit for a line of a log and for every database, of at most `limit` characters.
+
+    Control characters, line separators and lone surrogates are written as in JSON (``\\u0000``).
+    PostgreSQL takes no U+0000, and UTF-8 has no lone surrogates.
+    """
+    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text[:limit])[:limit]
 
 
 def _depth(text: str) -> int:

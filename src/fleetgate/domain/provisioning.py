@@ -14,11 +14,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from fleetgate.domain import registry
 from fleetgate.domain.document import quoted
 from fleetgate.domain.limits import Limits
+from fleetgate.domain.provisioning_failures import (
+    certificate_path,
+    checking,
+    failure,
+    names_of,
+    other_attributes,
+    other_value,
+    property_path,
+    resource_path,
+)
 from fleetgate.domain.resources import Certificate, Override, Policy, Resources, Thing
 from fleetgate.domain.steps import (
     AddThingToBillingGroup,
@@ -34,7 +43,6 @@ from fleetgate.domain.steps import (
     UpdateCertificateStatus,
     UpdateThing,
 )
-from fleetgate.errors import InvalidRequestException, ResourceRegistrationFailureException
 
 # --- what exists ---------------------------------------------------------------------------------
 
@@ -109,16 +117,13 @@ def plan(resources: Resources, existing: Existing, limits: Limits) -> tuple[Step
     """
     steps: list[Step] = []
     certificate = resources.certificate
-    try:
-        if certificate is not None:
-            steps += _plan_new_certificate(certificate, existing)
-        if resources.thing is not None:
-            steps += _plan_thing(resources.thing, existing, limits)
-        steps += _plan_policies(resources.policies, certificate, existing, limits)
-        if certificate is not None:
-            steps += _plan_certificate(certificate, resources.thing, existing)
-    except InvalidRequestException as error:
-        raise ResourceRegistrationFailureException(error.message) from None
+    if certificate is not None:
+        steps += _plan_new_certificate(certificate, existing)
+    if resources.thing is not None:
+        steps += _plan_thing(resources.thing, existing, limits)
+    steps += _plan_policies(resources.policies, certificate, existing, limits)
+    if certificate is not None:
+        steps += _plan_certificate(certificate, resources.thing, existing)
     return tuple(steps)
 
 
@@ -127,14 +132,18 @@ def plan(resources: Resources, existing: Existing, limits: Limits) -> tuple[Step
 
 def _plan_thing(thing: Thing, existing: Existing, limits: Limits) -> Iterator[Step]:
     current = existing.thing
-    registry.check_thing_name(thing.name)
+    with checking(property_path(thing, "ThingName")):
+        registry.check_thing_name(thing.name)
     attributes = _attributes(thing, current)
     type_name = _type_name(thing, current)
     if current is None or (attributes, type_name) != (current.attributes, current.type_name):
         if type_name is not None and (current is None or type_name != current.type_name):
-            _check_type(type_name, existing)
-        registry.check_attributes(attributes)
-        registry.check_attribute_count(len(attributes), typed=type_name is not None, limits=limits)
+            _check_type(thing, type_name, existing)
+        with checking(property_path(thing, "AttributePayload")):
+            registry.check_attributes(attributes)
+            registry.check_attribute_count(
+                len(attributes), typed=type_name is not None, limits=limits
+            )
         step = CreateThing if current is None else UpdateThing
         yield step(thing.name, type_name, attributes)
     yield from _plan_groups(thing, existing, limits)
@@ -147,67 +156,68 @@ def _attributes(thing: Thing, current: ExistingThing | None) -> dict[str, str]:
     if thing.attributes is None:
         return dict(current.attributes)
     wanted = registry.updated_attributes({}, thing.attributes, merge=False)
-    if wanted == current.attributes:
-        return wanted
-    replaced = _override(
-        thing, "attributes", thing.overrides.attributes, current.attributes, wanted
-    )
-    if thing.overrides.attributes is Override.MERGE:
-        return registry.updated_attributes(current.attributes, thing.attributes, merge=True)
-    return dict(replaced)
+    match thing.overrides.attributes:
+        case _ if wanted == current.attributes:
+            return wanted
+        case Override.DO_NOTHING:
+            return dict(current.attributes)
+        case Override.REPLACE:
+            return wanted
+        case Override.MERGE:
+            return registry.updated_attributes(current.attributes, thing.attributes, merge=True)
+    raise other_attributes(thing, current.attributes, wanted)
 
 
 def _type_name(thing: Thing, current: ExistingThing | None) -> str | None:
     if current is None or thing.type_name is None or thing.type_name == current.type_name:
         return thing.type_name if current is None else current.type_name
-    return _override(
-        thing, "thing type", thing.overrides.type_name, current.type_name, thing.type_name
-    )
+    match override := thing.overrides.type_name:
+        case Override.DO_NOTHING:
+            return current.type_name
+        case Override.REPLACE:
+            return thing.type_name
+    known = "no thing type"
+    if current.type_name is not None:
+        known = f"thing type {quoted(current.type_name)}"
+    rule = f"thing type than the template's {quoted(thing.type_name)}"
+    raise other_value(thing, "ThingTypeName", override, rule, known)
 
 
-_Value = TypeVar("_Value")
-
-
-def _override(
-    thing: Thing, what: str, override: Override | None, current: _Value, wanted: _Value
-) -> _Value:
-    """Which of two values that differ stays; raises ResourceRegistrationFailureException."""
-    if override is Override.DO_NOTHING:
-        return current
-    if override in (Override.REPLACE, Override.MERGE):
-        return wanted
-    rule = "OverrideSettings say FAIL" if override else "there are no OverrideSettings for that"
-    raise ResourceRegistrationFailureException(
-        f"thing {quoted(thing.name)} exists with other {what} than the template's, and {rule}"
-    )
-
-
-def _check_type(name: str, existing: Existing) -> None:
+def _check_type(thing: Thing, name: str, existing: Existing) -> None:
+    what = f"thing type {quoted(name)}"
     if name in existing.deprecated_thing_types:
-        raise ResourceRegistrationFailureException(f"thing type {quoted(name)} is deprecated")
+        raise failure(property_path(thing, "ThingTypeName"), f"{what} is deprecated")
     if name not in existing.thing_types:
-        raise ResourceRegistrationFailureException(f"thing type {quoted(name)} does not exist")
+        raise failure(property_path(thing, "ThingTypeName"), f"{what} does not exist")
 
 
 def _plan_groups(thing: Thing, existing: Existing, limits: Limits) -> Iterator[Step]:
     if thing.groups is None:
         return
-    wanted = thing.groups
+    path = property_path(thing, "ThingGroups")
     current = existing.thing.groups if existing.thing is not None else frozenset()
-    if existing.thing is not None and set(wanted) != current:
-        wanted = _override(thing, "groups", thing.overrides.groups, tuple(current), wanted)
-    if thing.overrides.groups is Override.MERGE:
-        wanted += tuple(current)
-    registry.check_groups_per_thing(thing.name, set(wanted), limits=limits)
+    wanted = thing.groups
+    if existing.thing is not None:
+        wanted = _groups(thing, thing.groups, current)
+    with checking(path):
+        registry.check_groups_per_thing(thing.name, set(wanted), limits=limits)
     added = [group for group in wanted if group not in current]
     for group in added:
         if group not in existing.thing_groups:
-            raise ResourceRegistrationFailureException(
-                f"thing group {quoted(group)} does not exist"
-            )
+            raise failure(path, f"thing group {quoted(group)} does not exist")
     if added:
         roots = {group: existing.thing_groups.get(group, group) for group in wanted}
-        registry.check_hierarchies(thing.name, roots)
+        with checking(path):
+            registry.check_hierarchies(
+                thing.name, {group: roots[group] for group in thing.groups if group in roots}
+            )
+        with checking(
+            path,
+            f"thing {quoted(thing.name)} is in another thing group of the same hierarchy as one "
+            f"of {names_of(added)}, and a thing cannot be in more than one; REPLACE as "
+            "OverrideSettings.ThingGroups would take it out",
+        ):
+            registry.check_hierarchies(thing.name, roots)
     # Removing first keeps the thing within its limit at every step.
     for group in sorted(current.difference(wanted)):
         yield RemoveThingFromGroup(thing.name, group)
@@ -215,17 +225,41 @@ def _plan_groups(thing: Thing, existing: Existing, limits: Limits) -> Iterator[S
         yield AddThingToGroup(thing.name, group)
 
 
+def _groups(thing: Thing, wanted: tuple[str, ...], current: frozenset[str]) -> tuple[str, ...]:
+    """The groups a thing that exists is to be in."""
+    match override := thing.overrides.groups:
+        case Override.MERGE:
+            return wanted + tuple(current.difference(wanted))
+        case _ if set(wanted) == current:
+            return wanted
+        case Override.DO_NOTHING:
+            return tuple(current)
+        case Override.REPLACE:
+            return wanted
+    missing = [group for group in wanted if group not in current]
+    said = [f"it is to be in {names_of(missing)}"] if missing else []
+    if current.difference(wanted):
+        said.append(f"it is to be in no {'other' if wanted else 'group'}")
+    rule = f"groups than the template's: {', and '.join(said)}"
+    raise other_value(
+        thing, "ThingGroups", override, rule, f"the groups {names_of(sorted(current))}"
+    )
+
+
 def _plan_billing_group(thing: Thing, existing: Existing) -> Iterator[Step]:
     name = thing.billing_group
     current = existing.thing.billing_group if existing.thing is not None else None
     if name is None or name == current:
         return
+    path = property_path(thing, "BillingGroup")
     if name not in existing.billing_groups:
-        raise ResourceRegistrationFailureException(f"billing group {quoted(name)} does not exist")
+        raise failure(path, f"billing group {quoted(name)} does not exist")
     if current is not None:
-        raise ResourceRegistrationFailureException(
-            f"thing {quoted(thing.name)} is in billing group {quoted(current)}, "
-            f"not {quoted(name)}, and a template does not move it"
+        raise failure(
+            path,
+            f"thing {quoted(thing.name)} is in another billing group than the template's "
+            f"{quoted(name)}, and a template does not move it; RemoveThingFromBillingGroup first",
+            f"the thing is in billing group {quoted(current)}",
         )
     yield AddThingToBillingGroup(thing.name, name)
 
@@ -240,20 +274,24 @@ def _plan_policies(
     limits: Limits,
 ) -> Iterator[Step]:
     documents = {policy.name: policy.document for policy in policies if policy.document}
-    names = dict.fromkeys(policy.name for policy in policies)
-    for name in names:
+    names: dict[str, Policy] = {}
+    for policy in policies:
+        names.setdefault(policy.name, policy)
+    for name, policy in names.items():
         if existing.policies.get(name) is None:
             if name not in documents:
-                raise ResourceRegistrationFailureException(f"policy {quoted(name)} does not exist")
+                path = property_path(policy, "PolicyName")
+                raise failure(path, f"policy {quoted(name)} does not exist")
             yield CreatePolicy(name, documents[name])
     if certificate is None:
         return
     certificate_id = _id(certificate)
     attached = len(existing.attached_policies | names.keys())
     if attached > limits.policies_per_principal:
-        raise ResourceRegistrationFailureException(
+        raise failure(
+            resource_path(certificate),
             f"certificate {quoted(certificate_id)} would have {attached} policies "
-            f"attached; the limit is {limits.policies_per_principal}"
+            f"attached; the limit is {limits.policies_per_principal}",
         )
     for name in names:
         if name not in existing.attached_policies:
@@ -269,9 +307,10 @@ def _id(certificate: Certificate) -> str:
 def _plan_new_certificate(certificate: Certificate, existing: Existing) -> Iterator[Step]:
     certificate_id = _id(certificate)
     if existing.certificate_status == "PENDING_TRANSFER":
-        raise ResourceRegistrationFailureException(
+        raise failure(
+            certificate_path(certificate),
             f"certificate {quoted(certificate_id)} is PENDING_TRANSFER: it is on its way to "
-            "another account"
+            "another account",
         )
     if existing.certificate_id == certificate_id:
         return  # the certificate of `pem` may be registered already
@@ -280,8 +319,9 @@ def _plan_new_certificate(certificate: Certificate, existing: Existing) -> Itera
     elif certificate.pem is not None:
         yield RegisterCertificate(certificate_id, certificate.status)
     else:
-        raise ResourceRegistrationFailureException(
-            f"certificate {quoted(certificate_id)} does not exist"
+        raise failure(
+            certificate_path(certificate),
+            f"certificate {quoted(certificate_id)} does not exist",
         )
 
 
@@ -292,7 +332,8 @@ def _plan_certificate(
         certificate_id, kind = _id(certificate), certificate.principal_type
         exclusive = None if kind is None else kind == "EXCLUSIVE_THING"
         attached = existing.attached_things
-        registry.check_attachment(thing.name, certificate_id, attached, exclusive)
+        with checking(property_path(certificate, "ThingPrincipalType")):
+            registry.check_attachment(thing.name, certificate_id, attached, exclusive)
         if thing.name not in attached:
             yield AttachThingPrincipal(thing.name, certificate_id, bool(exclusive))
     status = existing.certificate_status
@@ -306,8 +347,12 @@ def _plan_certificate(
         # Silent settings replace: what CreateKeysAndCertificate makes is INACTIVE, and the
         # example of `aws iot register-thing` activates it without any.
         if certificate.override is Override.FAIL or status not in ("ACTIVE", "INACTIVE"):
-            raise ResourceRegistrationFailureException(
+            why = f"a certificate that is {status} is not changed"
+            if certificate.override is Override.FAIL:
+                why = "OverrideSettings.Status is FAIL in the template"
+            raise failure(
+                property_path(certificate, "Status"),
                 f"certificate {quoted(_id(certificate))} is {status}, "
-                f"and the template may not make it {certificate.status}"
+                f"and the template may not make it {certificate.status}: {why}",
             )
     yield UpdateCertificateStatus(_id(certificate), certificate.status)

@@ -39,7 +39,7 @@ from fleetgate.domain.template_functions import (
     step,
     text,
 )
-from fleetgate.domain.template_parsing import Context
+from fleetgate.domain.template_parsing import Context, Enough
 from fleetgate.domain.template_policies import NEITHER, parse_policy, render_policy
 from fleetgate.domain.template_resources import (
     CERTIFICATE_ID,
@@ -72,7 +72,7 @@ __all__ = [
 MAX_BODY: Final = 10_240
 """Characters of a template body (TemplateBody of the service model)."""
 
-_MAX_READ = 16 * MAX_BODY
+_MAX_READ = 2 * MAX_BODY
 """Characters up to which a template that is too long is looked at for other problems."""
 _MAX_DEPTH = 32
 _SECTIONS = {"Parameters", "Mappings", "Resources", "DeviceConfiguration"}
@@ -104,6 +104,8 @@ class Examined:
     template: Template | None
     """What could be made of it. Only to be rendered when there are no problems."""
     problems: tuple[InvalidTemplate, ...]
+    whole: bool
+    """Whether there are no others: it was read to its end."""
 
 
 def parse(
@@ -113,29 +115,41 @@ def parse(
 
     `max_policy_characters` is the quota of the policies it makes, white space not counted.
     """
-    examined = examine(body, kind, max_policy_characters)
+    examined = examine(body, kind, max_policy_characters, most=1)
     if examined.problems or examined.template is None:
         raise examined.problems[0]
     return examined.template
 
 
 def examine(
-    body: str, kind: Kind = Kind.FLEET, max_policy_characters: int = MAX_DOCUMENT
+    body: str,
+    kind: Kind = Kind.FLEET,
+    max_policy_characters: int = MAX_DOCUMENT,
+    *,
+    most: int = 100,
 ) -> Examined:
-    """Reads the body of a provisioning template and finds all that breaks a rule."""
-    context = Context({})
+    """Reads the body of a provisioning template and finds all that breaks a rule.
+
+    It ends at the `most`-th problem: how many there can be is up to whoever wrote it.
+    """
+    context = Context({}, most=most)
     root = template = None
-    with context.noting():
-        if len(body) > MAX_BODY:
-            context.note("", f"the template has {len(body)} characters; the limit is {MAX_BODY}")
-        if len(body) > _MAX_READ:
-            return Examined(None, None, tuple(context.problems))
-        try:
-            root = json_document.read(body, max_depth=_MAX_DEPTH)
-        except ValueError as error:
-            raise InvalidTemplate("", f"the template cannot be read: {error}") from None
-        template = _template(root, kind, max_policy_characters, context)
-    return Examined(root, template, tuple(context.problems))
+    whole = True
+    try:
+        with context.noting():
+            if len(body) > MAX_BODY:
+                rule = f"the template has {len(body)} characters; the limit is {MAX_BODY}"
+                context.note("", rule)
+            if len(body) > _MAX_READ:
+                return Examined(None, None, tuple(context.problems), whole)
+            try:
+                root = json_document.read(body, max_depth=_MAX_DEPTH)
+            except ValueError as error:
+                raise InvalidTemplate("", f"the template cannot be read: {error}") from None
+            template = _template(root, kind, max_policy_characters, context)
+    except Enough:
+        whole = False
+    return Examined(root, template, tuple(context.problems), whole)
 
 
 def _template(root: Any, kind: Kind, max_policy_characters: int, context: Context) -> Template:

@@ -11,6 +11,7 @@ from fleetgate.domain import registry
 from fleetgate.domain.resources import Kind, Overrides
 from fleetgate.domain.template import CERTIFICATE_ID, Template
 from fleetgate.domain.template_functions import (
+    MAX_TOTAL,
     UNREADABLE,
     Expression,
     FindInMap,
@@ -20,7 +21,7 @@ from fleetgate.domain.template_functions import (
     references,
     text,
 )
-from fleetgate.domain.template_policies import render_policy
+from fleetgate.domain.template_policies import Policy, render_policy
 from fleetgate.domain.template_resources import (
     Thing,
     checked,
@@ -31,6 +32,8 @@ from fleetgate.errors import InvalidTemplate
 
 SOME_ID: Final = "0123456789abcdef" * 4
 """Stands in for the id of a certificate that does not exist yet."""
+
+_ANY: Final = object()  # whatever name a device brings
 
 ResourceType = Literal["thingtype", "thinggroup", "billinggroup", "policy"]
 """As ARNs have it."""
@@ -55,15 +58,26 @@ class Constants:
         self._defaults = {
             name: value for name, value in template.parameters.items() if value is not None
         }
+        self._names = self._given.keys() | self._defaults.keys()
+        # each has the bound of one evaluation, as a device has it
+        self._naming = Scope(self._given, self._defaults, self._mappings)
+        self._told = 0
+        self._entries: dict[tuple[object, ...], str] = {}
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        """Path and rule of what is wrong with values of functions that bring in no device."""
+        """Path and rule of what is wrong with values of functions that bring in no device.
+
+        They share the bound of one evaluation, since a device evaluates all of them.
+        """
+        scope = Scope(self._given, self._defaults, self._mappings)
         for parts, attempt in self._attempts():
             if any(expressions(parts)) and self._known(parts):
                 try:
-                    attempt()
+                    attempt(scope)
                 except InvalidTemplate as error:
                     yield error.path, error.rule
+                if scope.produced > MAX_TOTAL:
+                    return
 
     def names(self) -> Iterator[Named]:
         """What has to exist beforehand, as far as it is known."""
@@ -88,46 +102,54 @@ class Constants:
         Where a device chooses one of several entries of a mapping, the longest is taken.
         """
         if isinstance(expression, FindInMap):
-            found = [each for each in self._entries(expression) if isinstance(each, str)]
-            return max(found, key=len, default="")
+            return self._longest_entry(expression)
         names = [each.name for each in references(expression) if each.name not in self._defaults]
-        scope = Scope({**dict.fromkeys(names, ""), **self._given}, self._defaults, self._mappings)
+        given = {**dict.fromkeys(names, ""), **self._given}
+        scope = Scope(given, self._defaults, self._mappings, produced=self._told)
         try:
             return text(expression, scope)
         except InvalidTemplate:
             return ""
+        finally:
+            self._told = scope.produced
 
-    def _check_group(self, group: Expression, index: int) -> None:
-        path = f"{self._template.thing.path}.ThingGroups[{index}]" if self._template.thing else ""
-        checked(registry.check_thing_group_name, text(group, self._scope()), path)
+    def _longest_entry(self, function: FindInMap) -> str:
+        """The longest entry of a mapping that a device may choose."""
+        asked = (function.map_name, function.key, function.name)
+        # a default is no bound: devices may bring another
+        names = tuple(_ANY if any(references(each)) else self._text(each) for each in asked)
+        if names not in self._entries:
+            found: list[Any] = [self._mappings]
+            for name in names:
+                found = [each for among in found for each in _chosen(among, name)]
+            texts = (each for each in found if isinstance(each, str))
+            self._entries[names] = max(texts, key=len, default="")
+        return self._entries[names]
 
     def _known(self, value: Any) -> bool:
         """Whether all that a value needs is known, and it can be read at all."""
-        names = self._given.keys() | self._defaults.keys()
         return all(
-            each is not UNREADABLE and (not isinstance(each, Ref) or each.name in names)
+            each is not UNREADABLE and (not isinstance(each, Ref) or each.name in self._names)
             for each in expressions(value)
         )
 
     def _text(self, expression: Expression) -> str | None:
         if self._known(expression):
             try:
-                return text(expression, self._scope())
+                return text(expression, self._naming)
             except InvalidTemplate:
                 pass
         return None
 
-    def _scope(self, *, in_policy: bool = False) -> Scope:
-        return Scope(self._given, self._defaults, self._mappings, in_policy)
-
-    def _attempts(self) -> Iterator[tuple[Any, Callable[[], object]]]:
+    def _attempts(self) -> Iterator[tuple[Any, Callable[[Scope], object]]]:
         """Everything that can be evaluated by itself, and how."""
         template = self._template
         for thing in _properties(template.thing):
             parts = (thing.name, thing.attributes, thing.type_name, thing.groups)
-            yield (*parts, thing.billing_group), partial(render_thing, thing, self._scope())
+            yield (*parts, thing.billing_group), partial(render_thing, thing)
         for index, group in enumerate(_listed_groups(template.thing)):
-            yield group, partial(self._check_group, group, index)
+            path = "" if template.thing is None else f"{template.thing.path}.ThingGroups[{index}]"
+            yield group, partial(_check_group, group, path)
         if template.certificate is not None:
             own = Ref("", CERTIFICATE_ID) if self._given else ""
             bare = replace(
@@ -139,27 +161,31 @@ class Constants:
             ):
                 yield (
                     (certificate.status, certificate.principal_type),
-                    partial(render_certificate, certificate, self._scope(), template.kind),
+                    partial(render_certificate, certificate, kind=template.kind),
                 )
         for policy in template.policies:
             if policy.ready is None:
-                attempt = partial(render_policy, policy, self._scope(in_policy=True))
-                yield (policy.name, policy.document), attempt
+                yield (policy.name, policy.document), partial(_render_policy, policy)
         for value in template.device_configuration.values():
-            yield value, partial(text, value, self._scope())
+            yield value, partial(text, value)
 
-    def _entries(self, function: FindInMap) -> Iterator[str | list[str]]:
-        """The entries of a mapping that a device may choose from."""
 
-        def chosen(expression: Expression, among: Mapping[str, Any]) -> list[Any]:
-            if any(references(expression)):  # a default is no bound: devices may bring another
-                return list(among.values())
-            name = self._text(expression)
-            return [among[name]] if name is not None and name in among else []
+def _chosen(among: Mapping[str, Any], name: object) -> list[Any]:
+    if name is _ANY:
+        return list(among.values())
+    return [among[name]] if isinstance(name, str) and name in among else []
 
-        for keys in chosen(function.map_name, self._mappings):
-            for names in chosen(function.key, keys):
-                yield from chosen(function.name, names)
+
+def _check_group(group: Expression, path: str, scope: Scope) -> None:
+    checked(registry.check_thing_group_name, text(group, scope), path)
+
+
+def _render_policy(policy: Policy, scope: Scope) -> None:
+    scope.in_policy = True
+    try:
+        render_policy(policy, scope)
+    finally:
+        scope.in_policy = False
 
 
 def _listed_groups(thing: Thing | None) -> tuple[Expression, ...]:

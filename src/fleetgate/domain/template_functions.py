@@ -22,6 +22,8 @@ MAX_VALUE: Final = 65_536
 """Characters of one value."""
 MAX_TOTAL: Final = 262_144
 """Characters that the functions of one evaluation may produce together."""
+MAX_PATH: Final = 400
+"""Characters of a path to which no further member is added."""
 
 UNRESOLVED: Final = "Cannot resolve reference value"
 """How the rule of an unresolved reference begins: AWS's own words, which clients get to see."""
@@ -182,6 +184,8 @@ Expression = str | Function
 List = tuple[Expression, ...] | Function
 
 
+_PLAIN: Final = frozenset({str, int, float, bool, type(None)})
+
 UNREADABLE: Final = Ref("", "")
 """Stands in for a value that was noted as a problem; a template that has one is never rendered."""
 
@@ -237,7 +241,8 @@ def expressions(value: Any) -> Iterator[Function]:
             yield from expressions(list(value.values()))
         case tuple() | list():
             for each in value:
-                yield from expressions(each)
+                if type(each) not in _PLAIN:  # most values: that no generator is made for
+                    yield from expressions(each)
 
 
 def references(value: Any) -> Iterator[Ref]:
@@ -271,5 +276,7 @@ def is_index(value: str) -> bool:
 
 
 def step(path: str, key: str) -> str:
-    """The path of a member; keys are the user's, so a long one is cut."""
+    """The path of a member; keys are the user's, so a long one is cut, and many end in dots."""
+    if len(path) > MAX_PATH:
+        return path if path.endswith("...") else f"{path}..."
     return f"{path}.{key}" if len(key) <= 80 else f"{path}.{key[:80]}..."

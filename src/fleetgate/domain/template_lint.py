@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from fleetgate.domain import registry
 from fleetgate.domain.document import minified
@@ -31,6 +31,7 @@ from fleetgate.domain.template import (
 )
 from fleetgate.domain.template_constants import Constants, Named
 from fleetgate.domain.template_functions import (
+    MAX_PATH,
     UNREADABLE,
     FindInMap,
     expressions,
@@ -39,13 +40,18 @@ from fleetgate.domain.template_functions import (
 )
 from fleetgate.domain.template_parsing import is_function
 from fleetgate.domain.template_policies import Policy
+from fleetgate.domain.template_possibilities import impossible
 from fleetgate.errors import InvalidRequestException
 
 Severity = Literal["error", "warning"]
 
+MOST: Final = 100
+"""Findings about a template; one more says how many there are beyond them."""
+
 _SHOWN = 80
+_MAX_RULE = 500
 _PLACEHOLDER = re.compile(r"\$\{([^{}!]+)\}")
-_FUNCTION = re.compile(r"\.Fn::\w+\Z")
+_FUNCTION = re.compile(r"Fn::\w+")  # the last member of a path
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +76,7 @@ class Linted:
     """What there is to say about a template."""
 
     findings: tuple[Finding, ...]
-    """Errors first, each in the order of the template."""
+    """Errors first, each in the order of the template; MOST of them, and whether there are more."""
     names: tuple[Named, ...]
     """What has to exist beforehand, as far as no device decides on it."""
     parameters: tuple[str, ...]
@@ -78,6 +84,8 @@ class Linted:
     thing_name: str | None
     device_configuration: Mapping[str, str]
     """With nothing for what devices bring, and the longest entry where a device chooses one."""
+    readable: bool = True
+    """Whether a template could be made of it; if not, there are findings and nothing else."""
 
     @property
     def failed(self) -> bool:
@@ -87,28 +95,34 @@ class Linted:
 
 def lint(body: str, kind: Kind, limits: Limits) -> Linted:
     """Everything there is to say about the body of a template; raises nothing."""
-    examined = examine(body, kind, limits.policy_document_characters)
-    written = dict(_written("", examined.root))
+    examined = examine(body, kind, limits.policy_document_characters, most=MOST)
+    written: dict[str, Any] = {}
+    _write("", examined.root, written)
     errors = [(each.path, each.rule) for each in examined.problems]
     template = examined.template
     if template is None or len(body) > MAX_BODY:  # what is bounded by its size stays bounded
-        return Linted(tuple(_findings("error", errors, written)), (), (), None, {})
+        found = _findings(errors, [], written)
+        if not examined.whole:
+            found.append(Finding("error", "", "there are more problems behind these"))
+        return Linted(tuple(found), (), (), None, {}, readable=False)
     constants = Constants(template)
     errors += _unresolvable(template)
     errors += _never(template)
     errors += constants.problems()
+    told = {path for path, _ in errors}
+    errors += [each for each in impossible(template) if each[0] not in told]
     errors += _over_limits(template, limits)
-    warnings = [*_unused(template), *_without_effect(template, examined.root)]
+    warnings = [*_unused(template, written), *_without_effect(template, examined.root)]
     warnings += _doubtful(template)
     warnings += _miswritten(template, written)
+    own = () if kind is Kind.INLINE else (CERTIFICATE_ID,)
     brought = [
         each.name
         for each in references(tuple(values(template)))
-        if template.parameters.get(each.name) is None and each.name != CERTIFICATE_ID
+        if template.parameters.get(each.name) is None and each.name not in own
     ]
-    findings = _findings("error", errors, written), _findings("warning", warnings, written)
     return Linted(
-        findings=tuple(each for listed in findings for each in listed),
+        findings=tuple(_findings(errors, warnings, written)),
         names=tuple(constants.names()),
         parameters=tuple(dict.fromkeys(brought)),
         thing_name=None if template.thing is None else constants.longest(template.thing.name),
@@ -122,33 +136,54 @@ _Problem = tuple[str, str]
 
 
 def _findings(
-    severity: Severity, problems: list[_Problem], written: Mapping[str, Any]
-) -> Iterator[Finding]:
+    errors: list[_Problem], warnings: list[_Problem], written: Mapping[str, Any]
+) -> list[Finding]:
     order = {path: index for index, path in enumerate(written)}
-    once = dict.fromkeys(problems)
-    for path, rule in sorted(once, key=lambda each: order.get(each[0], len(order))):
-        yield Finding(severity, path, rule, _value(path, rule, written))
+    every: list[tuple[Severity, str, str]] = []
+    severities: tuple[tuple[Severity, list[_Problem]], ...]
+    severities = ("error", errors), ("warning", warnings)
+    for severity, problems in severities:
+        once = dict.fromkeys(problems)
+        listed = sorted(once, key=lambda each: order.get(each[0], len(order)))
+        every += [(severity, path, rule) for path, rule in listed]
+    shown = {path: _shown(path, written) for path in {path for _, path, _ in every[:MOST]}}
+    found = [
+        Finding(severity, path, _cut(rule), _value(shown[path], rule))
+        for severity, path, rule in every[:MOST]
+    ]
+    if len(every) > MOST:
+        more = f"there are {len(every) - MOST} more problems"
+        found.append(Finding(every[MOST][0], "", more))
+    return found
 
 
-def _value(path: str, rule: str, written: Mapping[str, Any]) -> str | None:
-    value = written.get(path) if path else None
-    if value is None or (isinstance(value, dict | list) and not is_function(value)):
-        return None
-    shown = value if isinstance(value, str) else minified(value)
-    if shown[:_SHOWN] in rule:
+def _cut(rule: str) -> str:
+    return rule if len(rule) <= _MAX_RULE else f"{rule[:_MAX_RULE]}..."
+
+
+def _value(shown: str | None, rule: str) -> str | None:
+    if shown is None or shown[:_SHOWN] in rule:
         return None
     return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
 
 
-def _written(path: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Every value of a JSON document by its path, spelled as problems spell it."""
-    yield path, value
+def _shown(path: str, written: Mapping[str, Any]) -> str | None:
+    # a path that was cut may be that of several
+    value = written.get(path) if path and len(path) <= MAX_PATH else None
+    if value is None or (isinstance(value, dict | list) and not is_function(value)):
+        return None
+    return value if isinstance(value, str) else minified(value)
+
+
+def _write(path: str, value: Any, written: dict[str, Any]) -> None:
+    """Adds every value of a JSON document by its path, spelled as problems spell it."""
+    written[path] = value
     if isinstance(value, dict):
         for key, each in value.items():
-            yield from _written(step(path, key) if path else key, each)
+            _write(step(path, key) if path else key, each, written)
     elif isinstance(value, list):
         for index, each in enumerate(value):
-            yield from _written(f"{path}[{index}]", each)
+            _write(f"{path}[{index}]", each, written)
 
 
 # --- errors --------------------------------------------------------------------------------------
@@ -222,8 +257,9 @@ def _over_limits(template: Template, limits: Limits) -> Iterator[_Problem]:
 # --- warnings ------------------------------------------------------------------------------------
 
 
-def _unused(template: Template) -> Iterator[_Problem]:
+def _unused(template: Template, written: Mapping[str, Any]) -> Iterator[_Problem]:
     used = {each.name for each in references(tuple(values(template)))}
+    used.update(_refused(written))
     for name in template.parameters:
         if name not in used and template.kind is Kind.JITP:
             rule = "nothing refers to it, yet a certificate without a value for it is refused"
@@ -232,10 +268,27 @@ def _unused(template: Template) -> Iterator[_Problem]:
             yield step("Parameters", name), "nothing refers to it"
     found = expressions(tuple(values(template)))
     maps = {each.map_name for each in found if isinstance(each, FindInMap)}
+    maps |= {
+        value
+        for path, value in written.items()
+        if path.endswith("Fn::FindInMap[0]") and isinstance(value, str)
+    }
     if all(isinstance(each, str) for each in maps):
         for name in template.mappings:
             if name not in maps:
                 yield step("Mappings", name), "no Fn::FindInMap looks into it"
+
+
+def _refused(written: Mapping[str, Any]) -> Iterator[str]:
+    """What is referred to as it is written, in what is refused too."""
+    sections = ("Resources.", "DeviceConfiguration.")
+    for path, value in written.items():
+        if not isinstance(value, str) or not path.startswith(sections):
+            continue
+        if path.endswith(".Ref"):
+            yield value
+        elif ".Fn::Sub" in path:
+            yield from _PLACEHOLDER.findall(value)
 
 
 def _without_effect(template: Template, root: dict[str, Any]) -> Iterator[_Problem]:
@@ -304,9 +357,11 @@ def _policy_per_device(policy: Policy, template: Template) -> Iterator[_Problem]
 def _miswritten(template: Template, written: Mapping[str, Any]) -> Iterator[_Problem]:
     names = {*template.parameters, *PSEUDO_PARAMETERS[template.kind]}
     for path, value in written.items():
-        if template.kind is not Kind.FLEET and _FUNCTION.search(path):
+        if template.kind is not Kind.FLEET and _FUNCTION.fullmatch(path.rpartition(".")[2]):
             yield path, "AWS documents functions for fleet provisioning templates alone"
-        if isinstance(value, str) and ".Fn::Sub" not in path and path.startswith("Resources."):
+        if not isinstance(value, str) or "${" not in value:
+            continue
+        if path.startswith("Resources.") and ".Fn::Sub" not in path:
             for name in dict.fromkeys(_PLACEHOLDER.findall(value)):
                 if name in names:
                     yield path, f"`${{{name}}}` stays as it is: only Fn::Sub puts parameters in"

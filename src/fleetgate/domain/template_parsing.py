@@ -36,6 +36,10 @@ _PLACEHOLDER = re.compile(r"\$\{([^{}]*)\}")
 _POLICY_VARIABLE = re.compile(r"(?:iot|aws):(?!:)|[*?$]\Z", re.IGNORECASE)
 
 
+class Enough(Exception):
+    """As many problems have been found as are wanted: nothing behind them is read."""
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """Where a value stands: the template's mappings, and whether in a policy (no Fn::Join)."""
@@ -44,23 +48,31 @@ class Context:
     in_policy: bool = False
     problems: list[InvalidTemplate] = field(default_factory=list)
     """What has been found wrong so far, in the order of the template."""
+    most: int = 1
+    """The problem of this number raises Enough."""
 
     def of_policy(self) -> Context:
         """The same, inside a policy."""
         return replace(self, in_policy=True)
 
     def note(self, path: str, rule: str) -> None:
-        """Notes a problem."""
-        self.problems.append(InvalidTemplate(path, rule))
+        """Notes a problem; raises Enough when it is the last one wanted."""
+        self.add(InvalidTemplate(path, rule))
+
+    def add(self, problem: InvalidTemplate) -> None:
+        """The same for a problem that was raised."""
+        self.problems.append(problem)
+        if len(self.problems) >= self.most:
+            raise Enough
 
     def noting(self) -> _Noting:
         """``with`` this an InvalidTemplate raised inside is noted, and things go on behind it."""
-        return _Noting(self.problems)
+        return _Noting(self)
 
 
 @dataclass(frozen=True, slots=True)
 class _Noting:
-    problems: list[InvalidTemplate]
+    context: Context
 
     def __enter__(self) -> None:
         pass
@@ -68,7 +80,7 @@ class _Noting:
     def __exit__(self, kind: object, error: object, trace: object) -> bool:
         if not isinstance(error, InvalidTemplate):
             return False
-        self.problems.append(error)
+        self.context.add(error)
         return True
 
 

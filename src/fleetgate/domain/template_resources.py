@@ -170,7 +170,7 @@ def parse_thing(logical_id: str, resource: dict[str, Any], path: str, context: C
             with context.noting():
                 checked(registry.check_attribute_name, attribute, at)
                 if isinstance(value, str):
-                    _check_attribute(attribute, value, at)
+                    check_attribute(attribute, value, at)
     if "ThingGroups" in properties:
         groups = parse_list(properties["ThingGroups"], f"{path}.ThingGroups", context)
         for index, group in enumerate(groups if isinstance(groups, tuple) else ()):
@@ -197,7 +197,8 @@ def parse_thing(logical_id: str, resource: dict[str, Any], path: str, context: C
     )
 
 
-def _check_attribute(name: str, value: str, path: str) -> None:
+def check_attribute(name: str, value: str, path: str) -> None:
+    """The value of an attribute, which the registry accepts; raises InvalidTemplate."""
     checked(lambda it: registry.check_attribute_value(name, it), value, step(path, name))
 
 
@@ -210,7 +211,7 @@ def render_thing(parsed: Thing, scope: Scope) -> resources.Thing:
         for name, expression in parsed.attributes.items():
             value = text(expression, scope)
             if not isinstance(expression, str):
-                _check_attribute(name, value, f"{path}.AttributePayload")
+                check_attribute(name, value, f"{path}.AttributePayload")
             attributes[name] = value
     groups: list[str] | None = None
     if parsed.groups is not None:

@@ -104,7 +104,7 @@ class Answers:
                     logger.exception(
                         "event=no-answer client=%r certificate=%s topic=%r",
                         connection.client_id,
-                        connection.certificate_id,
+                        request.identity.logged,
                         request.topic,
                     )
                     continue
@@ -120,7 +120,7 @@ class Answers:
                 logger.warning(
                     "event=request-refused client=%r certificate=%s request=%r cause=%r",
                     request.client_id,
-                    request.identity.certificate_id,
+                    request.identity.logged,
                     request.topic,
                     f"nothing is made, for nobody could receive it: {error}",
                 )
@@ -158,7 +158,7 @@ class Answers:
             logger.warning(
                 "event=answer-dropped client=%r certificate=%s request=%r reply=%r cause=%r",
                 request.client_id,
-                request.identity.certificate_id,
+                request.identity.logged,
                 request.topic,
                 reply.topic,
                 str(error),

@@ -298,6 +298,7 @@ class MqttConnection:
             rights = await admit(self.services, peer, client_id, connect)
             if self._phase is not Phase.OPENING:
                 return  # the client has not waited, or the certificate was deactivated meanwhile
+            self._rights = rights
             if self._stopped:
                 raise ProtocolError(Reason.SERVER_SHUTTING_DOWN, "the server is stopping")
             entry = enter(self, connect, peer, rights, self._shared)
@@ -306,7 +307,7 @@ class MqttConnection:
                 lifecycle.tell_connect_failed(self, error.identity)
             self.fail(error.reason, error.message)
             return
-        self._rights, self.session, terms = rights, entry.session, entry.terms
+        self.session, terms = entry.session, entry.terms
         valid_for = rights.identity.not_after - self.services.wall()
         self._lifetime.admit(terms.keep_alive, self.services.clock() + valid_for)
         self._phase = Phase.READY
@@ -434,11 +435,12 @@ class MqttConnection:
             lifecycle.tell_disconnected(self, cause)
 
     def _log(self, event: str, cause: str, reason: int | None = None) -> None:
+        rights = self._rights
         logger.info(
             "event=%s client=%r certificate=%s peer=%s%s cause=%r",
             event,
             self.client_id,
-            self.certificate_id,
+            self.certificate_id if rights is None else rights.identity.logged,
             self.tls.peer,
             "" if reason is None else f" reason=0x{reason:02x}",
             cause[:500],

@@ -62,7 +62,7 @@ def enter(
     logger.info(
         "event=connected client=%r certificate=%s peer=%s mqtt=%s keep_alive=%d "
         "expiry_interval=%d session_present=%d",
-        *(client_id, identity.certificate_id, connection.tls.peer),
+        *(client_id, identity.logged, connection.tls.peer),
         *("5" if connect.version == 5 else "3.1.1", terms.keep_alive),
         *(terms.expiry_interval, present),
     )

@@ -15,6 +15,7 @@ from fleetgate.broker.deadlines import Deadlines
 from fleetgate.broker.router import Router
 from fleetgate.broker.session import Limits
 from fleetgate.gateway.connection import MqttConnection
+from fleetgate.gateway.server_names import ServerNames
 from fleetgate.gateway.services import ProvisioningRequest, Reply, Services
 from fleetgate.gateway.shared import Shared
 from fleetgate.gateway.tls import State, TlsConnection, TlsLimits, shown_address
@@ -60,7 +61,8 @@ class Gateway:
     of all listeners together; it has to leave file descriptors for the rest of the process and for
     those that are turned away. `max_handshakes` bounds those which are not done with the TLS
     handshake: one more is turned away, or the oldest when that has had 3 s. `connect_timeout`
-    (seconds) bounds the time from the end of the handshake to an accepted CONNECT.
+    (seconds) bounds the time from the end of the handshake to an accepted CONNECT. `names` are
+    those that clients may ask for, None: any.
     """
 
     def __init__(
@@ -73,12 +75,14 @@ class Gateway:
         connect_timeout: float = 10.0,
         max_connections: int = 100_000,
         max_handshakes: int = 2000,
+        names: ServerNames | None = None,
     ) -> None:
         self._services = services
         self._context = context
         self._tls_limits = tls_limits or TlsLimits()
         self._max_connections = max_connections
         self._max_handshakes = max_handshakes
+        self._names = names
         self._deadlines = Deadlines(services.clock())
         self._router = Router(self._deadlines, limits)
         self._shared = Shared(services, self._router, self._spawn, connect_timeout)
@@ -217,6 +221,7 @@ class Gateway:
             self._deadlines,
             self._services.clock,
             self._tls_limits,
+            self._names,
         )
         self._open.add(tls)
         self._handshaking[tls] = now

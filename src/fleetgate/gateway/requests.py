@@ -142,7 +142,7 @@ def _refused(connection: MqttConnection, topic_filter: str, reason: int, cause: 
     logger.info(
         "event=subscribe-refused client=%r certificate=%s topic_filter=%s reason=0x%02x cause=%r",
         connection.client_id,
-        connection.certificate_id,
+        connection.rights.identity.logged,
         shown(topic_filter),
         reason,
         cause,

@@ -81,7 +81,7 @@ class Reserved:
                 "code=%s message=%r",
                 operation.name,
                 request.client_id,
-                request.identity.certificate_id,
+                request.identity.logged,
                 call.request_id,
                 rejected.status,
                 error_code(rejected),
@@ -92,7 +92,7 @@ class Reserved:
             "event=accepted operation=%s client=%r certificate=%s request=%s",
             operation.name,
             request.client_id,
-            request.identity.certificate_id,
+            request.identity.logged,
             call.request_id,
         )
         return Reply(f"{request.topic}/accepted", body)

@@ -88,7 +88,7 @@ class Rest:
                 scope["method"],
                 scope["path"][:200],
                 error.code(),
-                error.message[:300],
+                error.message[:1000],
             )
             status, headers, body = self._refused(scope, error, request_id)
         except Exception:

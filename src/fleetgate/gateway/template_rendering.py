@@ -8,22 +8,30 @@ be there:
 * `deviceBuffer`: bytes the reply of RegisterThing has to fit into.
 
 The answer has `problems`, each with `severity`, `path`, `rule` and `value`; among them is what the
-template names and the registry lacks. `rendered` is null when there are errors.
+template names and the registry lacks. `rendered` is null when the template or what the device
+brings has errors; it is there when the registry lacks something.
 
 The path is authenticated like the API, by a signature for ``iot``. Who is known may have any
-template looked at; what the registry has is told only to those who may look it up by the API.
+template looked at: it is theirs, nothing is touched, and what it costs is bounded by the size a
+template may have. What the registry has is told only to those who may look it up by the API.
+
+Templates are looked at by a thread of its own, one at a time, so that devices are served meanwhile.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Annotated, Any
 
 import msgspec
 
+from fleetgate.domain.limits import Limits
 from fleetgate.domain.resources import Kind, Resources
 from fleetgate.domain.template import Template, parse
+from fleetgate.domain.template_constants import Named
 from fleetgate.domain.template_lint import Finding, lint
 from fleetgate.errors import (
     InvalidCsr,
@@ -47,6 +55,7 @@ class _Asked(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
 
 
 _decoder = msgspec.json.Decoder(_Asked)
+_LOOKING = ThreadPoolExecutor(1, thread_name_prefix="fleetgate-template")
 
 
 async def render(call: Call, body: bytes) -> Mapping[str, Any]:
@@ -62,7 +71,18 @@ async def render(call: Call, body: bytes) -> Mapping[str, Any]:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SerializationException(f"the request is no JSON: {error}") from None
     kind = template_checks.kind_called(asked.template_type)
-    limits = call.services.limits
+    problems, wanted, shown = await asyncio.get_running_loop().run_in_executor(
+        _LOOKING, _look, asked, kind, call.services.limits
+    )
+    problems += await call.read(template_checks.missing, call, wanted)
+    problems.sort(key=lambda each: each.severity)
+    return {"problems": [asdict(each) for each in problems], "rendered": shown}
+
+
+def _look(
+    asked: _Asked, kind: Kind, limits: Limits
+) -> tuple[list[Finding], Collection[Named], dict[str, Any] | None]:
+    """All that can be said without the registry: problems, what has to exist, one device's."""
     linted = lint(asked.template_body, kind, limits)
     problems = list(linted.findings)
     if asked.device_buffer is not None and kind is Kind.FLEET:
@@ -76,9 +96,7 @@ async def render(call: Call, body: bytes) -> Mapping[str, Any]:
             for each in template_checks.names(template, resources):
                 wanted.setdefault((each.type, each.name), each)
             shown = _shown(kind, resources, asked, problems)
-    problems += await call.read(template_checks.missing, call, wanted.values())
-    problems.sort(key=lambda each: each.severity)
-    return {"problems": [asdict(each) for each in problems], "rendered": shown}
+    return problems, wanted.values(), shown
 
 
 def _resources(template: Template, asked: _Asked, problems: list[Finding]) -> Resources | None:

@@ -4,7 +4,9 @@ The standard library's `ssl` cannot accept a client certificate whose issuer it 
 and AWS IoT trusts certificates by registry, not by chain. So the transport is plain TCP, and
 `TlsConnection` moves bytes between it and an `SSL.Connection`. That makes these things ours:
 
-* budgets before authentication: a deadline and a number of bytes;
+* budgets before authentication: a deadline, and a number of bytes, which bounds the work too: see
+  docs/decisions/0010-client-chains.md;
+* the server name: a client that asks for another server is turned away (RFC 6066 section 3);
 * backpressure: while the peer does not read, it is not read from either; what it cannot be
   spared (`write`) has a bound, and the connection is cut when that is passed;
 * the end: close_notify, then the write side is shut and what still arrives is thrown away for a
@@ -25,6 +27,7 @@ moment described above), closed. There are no tasks and no timers of its own: se
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 from collections.abc import Callable
@@ -35,6 +38,7 @@ from typing import Final, Protocol, cast
 from OpenSSL import SSL, crypto
 
 from fleetgate.broker.deadlines import Deadlines
+from fleetgate.gateway.server_names import ServerNames, told
 from fleetgate.gateway.tls_context import cause_of
 
 logger = logging.getLogger("fleetgate.gateway")
@@ -47,6 +51,8 @@ _SEGMENT: Final = 1200  # what Nagle's algorithm holds back is smaller than a TC
 _SLICE: Final = 4096  # handed to the application at once: the smallest packets, 2048 of them
 _FLIGHT: Final = _RECORD + 1024  # one record with what TLS adds, or a whole handshake flight
 _CHAIN: Final = 10  # certificates behind the client's own; longer chains are not looked at
+# The fatal alert unrecognized_name, RFC 8446 section 6: not encrypted before the ServerHello.
+_UNRECOGNIZED_NAME: Final = b"\x15\x03\x03\x00\x02\x02\x70"
 
 
 class State(IntEnum):
@@ -63,8 +69,9 @@ class TlsLimits:
     """Bounds of one connection: seconds and bytes."""
 
     handshake_timeout: float = 10.0
-    handshake_bytes: int = 65536
-    """Received until the end of the handshake. Holds the longest certificate chains."""
+    handshake_bytes: int = 32768
+    """Received until the end of the handshake: room for 12 certificates with RSA keys of 4096 bits.
+    Whatever a stranger sends, reading it costs no more per byte than a usual handshake does."""
     outgoing_bytes: int = 1 << 20
     """Written and not yet taken by the peer."""
     closing_timeout: float = 5.0
@@ -102,7 +109,8 @@ class TlsConnection(asyncio.Protocol):
 
     `start` is called with it when the handshake is done, and returns the application; `ended`
     when the TCP connection is gone.
-    `clock` counts the seconds of `deadlines`. Attributes: `peer` (address and port, for logs),
+    `clock` counts the seconds of `deadlines`. `names` are those of the server, None: any name is.
+    Attributes: `peer` (address and port, for logs),
     `state`, and once open `certificate`, the DER form of the peer's certificate.
     """
 
@@ -115,6 +123,7 @@ class TlsConnection(asyncio.Protocol):
         "_ended",
         "_held",
         "_limits",
+        "_names",
         "_received",
         "_resting",
         "_silent",
@@ -136,6 +145,7 @@ class TlsConnection(asyncio.Protocol):
         deadlines: Deadlines,
         clock: Callable[[], float],
         limits: TlsLimits,
+        names: ServerNames | None = None,
     ) -> None:
         self._ssl = SSL.Connection(context, None)
         self._ssl.set_accept_state()
@@ -144,6 +154,7 @@ class TlsConnection(asyncio.Protocol):
         self._deadlines = deadlines
         self._clock = clock
         self._limits = limits
+        self._names = names
         self._application: Application | None = None
         self._transport: asyncio.Transport | None = None
         self._cause = "connection closed by the client"
@@ -170,9 +181,12 @@ class TlsConnection(asyncio.Protocol):
 
     @property
     def server_name(self) -> str:
-        """The name the client wants to talk to (RFC 6066 section 3), empty when it did not say."""
-        name = self._ssl.get_servername()
-        return name.decode("ascii", "replace").lower() if name else ""
+        """The name the client wants to talk to (RFC 6066 section 3), empty when it did not say.
+
+        Addresses are no names, except those which are among the server's own.
+        """
+        name = told(self._ssl.get_servername())
+        return name if self._names is None or name in self._names else ""
 
     def chain(self) -> tuple[bytes, ...]:
         """The certificates (DER) that the peer sent behind its own: the first 10 at most.
@@ -251,8 +265,7 @@ class TlsConnection(asyncio.Protocol):
                 if self._silent and len(data) < _SEGMENT:
                     self._quick_ack()
             case State.HANDSHAKING:
-                self._ssl.bio_write(data)
-                self._handshake()
+                self._handshake(data)
             case State.CLOSING if self._received > self._limits.closing_bytes:
                 self.abort()
 
@@ -299,28 +312,57 @@ class TlsConnection(asyncio.Protocol):
 
     # --- inside ------------------------------------------------------------------------------
 
-    def _handshake(self) -> None:
+    def _handshake(self, data: bytes) -> None:
         self._quick_ack()
+        # no more than the budget: OpenSSL would work off all it is given
+        budget = self._limits.handshake_bytes - (self._received - len(data))
+        self._ssl.bio_write(data[:budget])
         try:
             self._ssl.do_handshake()
         except SSL.WantReadError:
+            if self._wants_another_server():
+                return
             self._flush()
-            if self._received > self._limits.handshake_bytes:
+            if len(data) >= budget:
                 self._refuse(f"more than {self._limits.handshake_bytes} bytes")
             return
         except SSL.Error as error:
             self._flush()  # the alert which tells the peer why
-            self._refuse(cause_of(error))
+            burden = self._ssl.get_app_data()
+            self._refuse(burden if isinstance(burden, str) else cause_of(error))
             return
-        certificate = self._ssl.get_peer_certificate()
-        if certificate is None:  # OpenSSL refuses that by itself: VERIFY_FAIL_IF_NO_PEER_CERT
+        if len(data) > budget:
+            self._ssl.bio_write(data[budget:])
+        certificate = self._ssl.get_app_data()  # see `tls_context`
+        if not isinstance(
+            certificate, bytes
+        ):  # OpenSSL refuses that by itself: VERIFY_FAIL_IF_NO_PEER_CERT
             self._refuse("no client certificate")
             return
-        self.certificate = crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
+        self.certificate = certificate
         self.state = State.OPEN
         self._flush()
         self._application = self._start(self)
         self._read()  # its first packet may have come with the client's Finished
+
+    def _wants_another_server(self) -> bool:
+        """Turn away a client that asks for a name which is none of the server's.
+
+        OpenSSL has its answer to the ClientHello ready by now; the client gets the alert instead.
+        """
+        name = told(self._ssl.get_servername())
+        if self._names is None or not self._names.refuses(name):
+            return False
+        with contextlib.suppress(SSL.WantReadError):
+            while True:
+                self._ssl.bio_read(_FLIGHT)
+        if self._transport is not None:
+            self._transport.write(_UNRECOGNIZED_NAME)
+        self._refuse(
+            f"the client asks for the server name `{name}`, which this server does not have; if it "
+            f"is to have it, add it to the setting host_names (--host-name {name})"
+        )
+        return True
 
     def _quick_ack(self) -> None:
         sock = None if self._transport is None else self._transport.get_extra_info("socket")

@@ -78,10 +78,14 @@ async def admit(services: Services, peer: Peer) -> Identity:
         raise NotActivated(f"certificate {name} is PENDING_ACTIVATION, not ACTIVE")
     if standing.status != "ACTIVE":
         raise NotAdmitted(f"certificate {name} is {standing.status}, not ACTIVE")
+    what = ""
+    if standing.template_name is not None:
+        what = f" (a temporary claim for template `{standing.template_name}`)"
     if now < standing.not_before:
-        raise NotAdmitted(f"certificate {name} is not valid before {_moment(standing.not_before)}")
+        begin = _moment(standing.not_before)
+        raise NotAdmitted(f"certificate {name} is not valid before {begin}{what}")
     if now >= standing.not_after:
-        raise NotAdmitted(f"certificate {name} expired at {_moment(standing.not_after)}")
+        raise NotAdmitted(f"certificate {name} expired at {_moment(standing.not_after)}{what}")
     if standing.mode == "SNI_ONLY" and not peer.server_name:
         raise NotAdmitted(
             f"certificate {name} is SNI_ONLY, and the client has sent no server name (TLS SNI)"

@@ -7,7 +7,7 @@ be started.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 ReportType = Literal["RESULTS", "ERRORS"]
@@ -57,7 +57,7 @@ class Reports(Protocol):
     def write(self, task_id: str, kind: ReportType, at: int, lines: bytes) -> None:
         """Puts lines durably behind the first `at` bytes; what was there is gone.
 
-        Raises OSError, also when there are fewer bytes than that.
+        Raises OSError, without a number when there are fewer bytes than that.
         """
         ...
 
@@ -86,11 +86,15 @@ class Reports(Protocol):
 
 @dataclass(slots=True)
 class Bulk:
-    """What the server gives to bulk registration. `wake` is called when tasks have changed."""
+    """What the server gives to bulk registration. `wake` is called when tasks have changed.
+
+    `waiting` says what tasks wait for, by their ids: for as long as they do not go on.
+    """
 
     buckets: Buckets | None = None
     reports: Reports | None = None
     wake: Callable[[], None] = lambda: None
+    waiting: dict[str, str] = field(default_factory=dict)
 
     def reset(self) -> None:
         """Removes all reports, after the tasks are gone."""

@@ -14,7 +14,7 @@ each time, so that this changes nothing.
 
 from __future__ import annotations
 
-import errno
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -27,6 +27,7 @@ from fleetgate.errors import (
     Error,
     ServiceError,
     ServiceUnavailableException,
+    told,
 )
 from fleetgate.operations import registration
 from fleetgate.operations.bulk import Reports
@@ -90,8 +91,9 @@ def store(
     """Registers the lines; `done` is how many bytes and lines are done then, blank ones included.
 
     `seen` is the task with what was found out about its input. Raises Interrupted, TaskFails when
-    the role may not be used or may not read the file any more or the reports cannot be written,
-    and what a registration raises while it changes something.
+    the role may not be used or may not read the file any more or the reports have lost something,
+    ServiceUnavailableException when they cannot be written now, and what a registration raises
+    while it changes something.
     """
     current = tasks.find_registration_task(tx, task.task_id)
     if current is None or current != replace(task, modified_at=current.modified_at):
@@ -128,10 +130,11 @@ def store(
         reports.write(task.task_id, "RESULTS", task.results_bytes, succeeded)
         reports.write(task.task_id, "ERRORS", task.errors_bytes, failed)
     except OSError as error:
-        cause = f"the reports cannot be written: {error}"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # as the registry itself: later, then
-            raise ServiceUnavailableException(cause) from None
-        raise TaskFails(cause) from None
+        cause = f"the reports cannot be written: {error.strerror}"
+        # what is lost does not come back; a disk that is full or read-only may be mended
+        unwritten = TaskFails(cause) if error.errno is None else ServiceUnavailableException(cause)
+        unwritten.add_note(str(error.filename))
+        raise unwritten from None
     tasks.update_registration_task(tx, after)
     return Stored(after, plans)
 
@@ -142,17 +145,12 @@ def may_read(tx: Tx, call: Call, task: RegistrationTask) -> Allow:
     Source: AWS IoT Developer Guide, "Bulk registration": the role "grants permission" to the file.
     """
     try:
-        allow = registration.allow_by_role(tx, call, task.role_arn, "")
+        allow = registration.allow_by_role(tx, call, task.role_arn, "", "the task's role")
         arn = f"arn:{call.account.partition}:s3:::{task.input_bucket}/{task.input_key}"
         allow("s3:GetObject", arn, {})
     except AccessDeniedException as error:
         raise TaskFails(told(error)) from None
     return allow
-
-
-def told(error: Error) -> str:
-    """The message of an error with what it says for operators alone."""
-    return ": ".join((error.message, *getattr(error, "__notes__", ())))
 
 
 def _plan(tx: Tx, call: Call, wanted: Resources, allow: Allow) -> Plan:
@@ -161,7 +159,7 @@ def _plan(tx: Tx, call: Call, wanted: Resources, allow: Allow) -> Plan:
     certificate = None
     if asked is not None and asked.certificate_id is not None:
         certificate = certificates.find_certificate(tx, asked.certificate_id)
-    made = registration.plan(tx, call, wanted, certificate)
+    made = registration.plan_for(tx, call, wanted, certificate, allow)
     registration.require_steps(call, made, allow)
     return made
 
@@ -188,6 +186,19 @@ def _failure(line: Line, error: ServiceError) -> bytes:
             "errorMessage": told(error),
         }
     )
+
+
+def first_failure(reports: Reports, task_id: str) -> str:
+    """What the ERRORS report begins with, in words; "" when there is nothing to be read."""
+    descriptor = reports.open(task_id, "ERRORS")
+    if descriptor is None:
+        return ""
+    try:
+        with os.fdopen(descriptor, "rb") as file:
+            found = msgspec.json.decode(file.readline())
+    except (OSError, msgspec.DecodeError):
+        return ""
+    return f"line {found['lineNumber']}: {found['errorCode']}: {found['errorMessage']}"
 
 
 def _json(value: object) -> bytes:

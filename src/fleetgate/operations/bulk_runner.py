@@ -4,9 +4,10 @@ A task goes on from its checkpoint, in batches (operations/bulk_batches.py): aft
 moment nothing is done twice and nothing is left out. Between two lines the event loop gets its
 turn, so that devices are served meanwhile.
 
-What may pass (an S3 service or a database that does not answer) is tried again for some minutes,
-the database for ever; whatever cannot pass ends the task as Failed, with a message that says why.
-What was registered until then stays.
+What may pass (a service, a database, a disk, a setting that is missing) is waited for: until it is
+there again, the task is stopped, or its time is over. What a task waits for is its message and is
+logged once. What cannot pass ends the task as Failed, with a message that says why and how many
+lines are done. What was registered until then stays.
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
+from fleetgate.domain.document import printable
 from fleetgate.errors import (
+    Error,
     InputFileError,
     InternalFailureException,
     ResourceRegistrationFailureException,
     ServiceError,
     ServiceUnavailableException,
+    told,
 )
 from fleetgate.operations import registration
 from fleetgate.operations.bulk import InputFile, Reports
@@ -33,6 +37,7 @@ from fleetgate.operations.bulk_batches import (
     Prepared,
     Stored,
     TaskFails,
+    first_failure,
     may_read,
     prepare,
     store,
@@ -52,7 +57,7 @@ BATCH_BYTES = 1 << 20
 """Of the input, in one transaction."""
 
 WAITS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0, 30.0)
-"""Seconds between attempts to read an input file that is away."""
+"""Seconds between attempts to go on, the last one again and again."""
 
 SWEEP_SECONDS = 3600.0
 """Between two looks for tasks to be forgotten."""
@@ -93,7 +98,13 @@ class Runner:
 
     async def work(self, task_id: str) -> None:
         """Works one task off; returns when it has ended or is gone."""
-        failures = stalls = 0
+        try:
+            await self._work(task_id)
+        finally:
+            self._waiting.pop(task_id, None)
+
+    async def _work(self, task_id: str) -> None:
+        attempts = 0
         while True:
             woken = self._woken
             task = await self._patiently(tasks.find_registration_task, task_id)
@@ -101,33 +112,25 @@ class Runner:
                 self._reports.remove(task_id)  # a batch may have written while they were removed
                 return
             if task.status == tasks.CANCELLING:
-                await self._end(task, tasks.CANCELLED, "")
+                await self._end(task, tasks.CANCELLED, "stopped")
                 continue
             if task.status != tasks.IN_PROGRESS:
                 return
             try:
-                before = task.bytes_done
+                self._check_age(task)
                 task = await self._go_on(task)
                 await self._end(task, tasks.COMPLETED, "")
             except Interrupted:
                 continue
-            except InputFileError as error:
-                latest = await self._patiently(tasks.find_registration_task, task_id)
-                failures = 0 if latest is not None and latest.bytes_done > before else failures
-                if error.passing and failures < len(self.waits):
-                    log.warning("event=bulk-waits task=%s cause=%s", task_id, error.message)
-                    await _wait(woken, self.waits[failures])
-                    failures += 1
-                else:
-                    await self._end(latest or task, tasks.FAILED, error.message)
+            except (InputFileError, ServiceUnavailableException) as error:
+                if isinstance(error, InputFileError) and not _may_pass(error, task):
+                    await self._end(task, tasks.FAILED, error.message, error)
+                    continue
+                attempts = attempts + 1 if task_id in self._waiting else 0
+                self._wait_for(task_id, error)
+                await _wait(woken, self.waits[min(attempts, len(self.waits) - 1)])
             except TaskFails as error:
-                await self._end(task, tasks.FAILED, error.message)
-            except ServiceUnavailableException as error:
-                log.warning("event=bulk-waits task=%s cause=%s", task_id, error.message)
-                latest = await self._patiently(tasks.find_registration_task, task_id)
-                stalls = 0 if latest is not None and latest.bytes_done > before else stalls
-                await _wait(woken, self.waits[min(stalls, len(self.waits) - 1)])
-                stalls += 1
+                await self._end(task, tasks.FAILED, error.message, error)
             except ServiceError as error:  # the template, by limits that have become lower
                 await self._end(task, tasks.FAILED, error.message)
             except Exception:
@@ -176,7 +179,7 @@ class Runner:
     async def _open(self, task: RegistrationTask) -> InputFile:
         buckets = self.services.bulk.buckets
         if buckets is None:
-            raise TaskFails(f"this server has no bucket `{task.input_bucket}` any more")
+            raise InputFileError("this server has no buckets any more", passing=True)
         return await buckets.open(task.input_bucket, task.input_key)
 
     async def _begin(self, task: RegistrationTask, opened: InputFile) -> RegistrationTask:
@@ -186,17 +189,18 @@ class Runner:
             raise TaskFails(
                 f"`{task.input_key}` of bucket `{task.input_bucket}` is not the file the task "
                 f"began with: it was {task.input_bytes} bytes ({task.input_version}), it is "
-                f"{opened.size} bytes ({opened.version}); {task.lines_done} lines are done"
+                f"{opened.size} bytes ({opened.version})"
             )
-        log.info(
-            "event=bulk-works task=%s bucket=%s key=%s bytes=%d from=%d lines=%d",
-            task.task_id,
-            task.input_bucket,
-            task.input_key,
-            opened.size,
-            task.bytes_done,
-            task.lines_done,
-        )
+        if task.task_id not in self._waiting:  # else `bulk-goes-on`, when it does
+            log.info(
+                "event=bulk-works task=%s bucket=%s key=%s bytes=%d from=%d lines=%d",
+                task.task_id,
+                task.input_bucket,
+                task.input_key,
+                opened.size,
+                task.bytes_done,
+                task.lines_done,
+            )
         return await self._store(
             self._call(task), task, [], (task.bytes_done, task.lines_done), seen
         )
@@ -249,6 +253,8 @@ class Runner:
         stored: Stored = await call.write(store, call, task, batch, self._reports, done, seen)
         for each in stored.plans:
             registration.announce(call, each)
+        if done[0] > task.bytes_done and self._waiting.pop(task.task_id, None) is not None:
+            log.info("event=bulk-goes-on task=%s lines=%d", task.task_id, done[1])
         return stored.task
 
     def _check_age(self, task: RegistrationTask) -> None:
@@ -258,8 +264,20 @@ class Runner:
                 f"the task was ended after {days} days, the limit `registration_task_days`"
             )
 
-    async def _end(self, task: RegistrationTask, status: str, message: str) -> None:
-        """Ends the task, unless it has been stopped or removed meanwhile."""
+    def _wait_for(self, task_id: str, error: Error) -> None:
+        """Tells what a task waits for, to callers and, when it is something else, in the log."""
+        if self._waiting.get(task_id) != error.message:
+            self._waiting[task_id] = error.message
+            log.warning("event=bulk-waits task=%s cause=%r", task_id, told(error))
+
+    async def _end(
+        self, task: RegistrationTask, status: str, message: str, cause: Error | None = None
+    ) -> None:
+        """Ends the task, unless it has been stopped or removed meanwhile.
+
+        The message of one that is not completed is followed by how far it has come; the notes of
+        the cause are for the log.
+        """
 
         def change(tx: Tx) -> RegistrationTask | None:
             current = tasks.find_registration_task(tx, task.task_id)
@@ -268,22 +286,32 @@ class Runner:
             ended = replace(
                 current,
                 status=status,
-                message=message[: tasks.MAX_MESSAGE],
+                message=self._summary(current) if done else _ending(message, current),
                 modified_at=self.services.now(),
             )
             tasks.update_registration_task(tx, ended)
             return ended
 
-        ended = await self._patiently(change, write=True)
+        done = status == tasks.COMPLETED
+        ended = await self._patiently(change, write=True, task_id=task.task_id)
         if ended is not None:
-            log.info(
+            log.log(
+                logging.WARNING if status == tasks.FAILED else logging.INFO,
                 "event=bulk-ended task=%s status=%s succeeded=%d failed=%d cause=%r",
                 ended.task_id,
                 ended.status,
                 ended.succeeded,
                 ended.failed,
-                ended.message,
+                "; ".join((ended.message, *getattr(cause, "__notes__", ()))),
             )
+
+    def _summary(self, task: RegistrationTask) -> str:
+        """How many lines of a completed task failed, and why the first one did; "" for none."""
+        if not task.failed:
+            return ""
+        message = f"{task.failed} of {task.succeeded + task.failed} lines failed"
+        first = first_failure(self._reports, task.task_id)
+        return printable(f"{message}, the first: {first}", tasks.MAX_MESSAGE) if first else message
 
     # --- what it stands on -----------------------------------------------------------------------
 
@@ -293,6 +321,10 @@ class Runner:
         assert reports is not None  # noqa: S101 - the server brings them along
         return reports
 
+    @property
+    def _waiting(self) -> dict[str, str]:
+        return self.services.bulk.waiting
+
     def _call(self, task: RegistrationTask) -> Call:
         return Call(self.services, task.task_id, self.services.now())
 
@@ -300,16 +332,36 @@ class Runner:
         del self._working[task_id]
         self.wake()
 
-    async def _patiently(self, fn: Callable[..., T], *args: Any, write: bool = False) -> T:
-        """The outcome of a transaction, however long the database is away."""
+    async def _patiently(
+        self, fn: Callable[..., T], *args: Any, write: bool = False, task_id: str = ""
+    ) -> T:
+        """The outcome of a transaction, of a task or of none, however long the database is away."""
         database = self.services.store
         waits = iter(self.waits)
+        cause = ""
         while True:
             try:
                 return await (database.write(fn, *args) if write else database.read(fn, *args))
             except ServiceUnavailableException as error:
-                log.warning("event=bulk-waits cause=%s", error.message)
+                if task_id:
+                    self._wait_for(task_id, error)
+                elif error.message != cause:
+                    cause = error.message
+                    log.warning("event=bulk-waits cause=%r", told(error))
                 await asyncio.sleep(next(waits, self.waits[-1]))
+
+
+def _may_pass(error: InputFileError, task: RegistrationTask) -> bool:
+    """Whether to wait: also for the bucket of a task that has begun, which was a directory's."""
+    return error.passing or (error.no_bucket and bool(task.input_version))
+
+
+def _ending(message: str, task: RegistrationTask) -> str:
+    """A message with where another task may go on, never longer than allowed."""
+    count = task.lines_done
+    lines = f"the first {count} lines of the file are" if count > 1 else "the first line is"
+    done = f"; {lines if count else 'no line of the file is'} done"
+    return printable(message, tasks.MAX_MESSAGE - len(done)) + done
 
 
 async def _wait(woken: asyncio.Event, seconds: float) -> None:

@@ -117,8 +117,9 @@ def add(
 
     Raises ResourceAlreadyExistsException when it is registered by now,
     CertificateStateException when its CA certificate is gone or not ACTIVE any more, and
-    CertificateValidationException when it is a temporary provisioning claim: that is for one
-    template and nothing else, whatever it could be attached to.
+    CertificateValidationException when it is a temporary provisioning claim, also one whose
+    template was deleted: that is for one template and nothing else, whatever it could be attached
+    to. One that has ended is refused like all that have expired.
     """
     if certificates.find_provisioning_claim(tx, prepared.facts.certificate_id) is not None:
         raise CertificateValidationException(

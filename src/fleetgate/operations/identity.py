@@ -25,6 +25,13 @@ class Identity:
         """Made by CreateProvisioningClaim, for a device that has no certificate of its own yet."""
         return self.template_name is not None
 
+    @property
+    def logged(self) -> str:
+        """The certificate id as the log has it; of a temporary claim with its template."""
+        if self.template_name is None:
+            return self.certificate_id
+        return f"{self.certificate_id} claim-of={self.template_name}"
+
 
 @dataclass(frozen=True, slots=True)
 class Peer:

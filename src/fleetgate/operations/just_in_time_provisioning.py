@@ -4,10 +4,11 @@ A certificate that was registered by its first connect, under a CA with a regist
 configuration, is WAITING in the store. Its template is carried out behind the device's back, in one
 transaction with the rights of the provisioning role, and the certificate is activated by it; or it
 fails, everything is undone, and the certificate is FAILED with the reason. What a crash or the end
-of the server leaves WAITING is taken up when the server starts, or when the device connects again.
+of the server leaves WAITING is taken up when the server starts, or when the device connects again;
+so is what failed because the database was away.
 
-A failure is for good: the certificate stays PENDING_ACTIVATION. Deleting it lets the device begin
-anew, since the certificate is not known then.
+Any other failure, a defect of ours too, is for good: the certificate stays PENDING_ACTIVATION.
+Deleting it lets the device begin anew, since the certificate is not known then.
 
 Source: AWS IoT Developer Guide, "Just-in-time provisioning".
 """
@@ -23,12 +24,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from fleetgate.domain import template
+from fleetgate.domain.document import printable
 from fleetgate.errors import (
     AccessDeniedException,
     Error,
     InvalidTemplate,
     ServiceError,
     ServiceUnavailableException,
+    told,
 )
 from fleetgate.operations.call import Call, Services
 from fleetgate.operations.registration import (
@@ -177,8 +180,14 @@ async def _provision(call: Call, certificate_id: str) -> None:
     """Carries out the template of one certificate, or notes why that failed."""
     try:
         done = await call.write(_carry_out, call, certificate_id)
-    except _Failed as failed:
-        reason = failed.message[:_REASON]
+    except ServiceUnavailableException:
+        raise
+    except Exception as error:
+        if isinstance(error, _Failed):
+            reason = printable(error.message, _REASON)  # with what a subject may hold: anything
+        else:
+            log.exception("event=defect certificate=%s request=%s", certificate_id, call.request_id)
+            reason = f"internal error; the server's log has more, request {call.request_id}"
         if await call.write(certificates.update_provisioning_failure, certificate_id, reason):
             log.warning(
                 "event=provisioning-failed certificate=%s request=%s cause=%r",
@@ -258,10 +267,8 @@ def _step(name: str) -> Iterator[None]:
     try:
         yield
     except AccessDeniedException as error:
-        raise _Failed(
-            "role", "; ".join((error.message, *getattr(error, "__notes__", ())))
-        ) from None
+        raise _Failed("role", told(error)) from None
     except ServiceUnavailableException:
         raise
     except (InvalidTemplate, ServiceError) as error:
-        raise _Failed(name, error.message) from None
+        raise _Failed(name, told(error)) from None

@@ -10,6 +10,7 @@ Source: AWS IoT API reference, RegisterThing; AWS IoT developer guide, "Provisio
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -19,6 +20,7 @@ from fleetgate.domain import provisioning as domain
 from fleetgate.domain import steps, template
 from fleetgate.domain.events import Event
 from fleetgate.domain.policy import Values
+from fleetgate.domain.provisioning_failures import certificate_path, failure
 from fleetgate.domain.resources import Resources
 from fleetgate.errors import (
     AccessDeniedException,
@@ -31,6 +33,7 @@ from fleetgate.errors import (
     InvalidTemplate,
     ResourceAlreadyExistsException,
     ResourceRegistrationFailureException,
+    told,
 )
 from fleetgate.operations import certificate_registration, events
 from fleetgate.operations.authorization import allow_by, require, role_policies
@@ -54,13 +57,14 @@ Allow = Callable[[str, str, Values], None]
 AccessDeniedException."""
 
 _MANY = 1000
+_TEMPLATE_ROLE = "the provisioning role of the template"
 UNUSABLE = (
     CertificateConflictException,
     CertificateStateException,
     CertificateValidationException,
     InvalidCsr,
 )
-_parsed = lru_cache(maxsize=512)(template.parse)
+_parsed = lru_cache(maxsize=128)(template.parse)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +155,7 @@ def _register(tx: Tx, call: Call, wanted: Resources, new: New | None) -> tuple[s
         certificate = certificates.find_certificate(tx, certificate_id)
     allow = require(tx, call)
     _require_reading(call, wanted, allow)
-    made = plan(tx, call, wanted, certificate)
+    made = plan_for(tx, call, wanted, certificate, allow)
     carry_out(tx, call, made, allow, new)
     if certificate is None and certificate_id is not None:
         certificate = certificates.find_certificate(tx, certificate_id)
@@ -195,7 +199,7 @@ async def with_certificate(call: Call, wanted: Resources) -> tuple[Resources, Ne
     except ResourceAlreadyExistsException as error:
         certificate_id = error.members["resourceId"]
     except UNUSABLE as error:
-        raise ResourceRegistrationFailureException(error.message) from None
+        raise failure(certificate_path(asked), error.message) from None
     return replace(wanted, certificate=replace(asked, certificate_id=certificate_id)), new
 
 
@@ -222,8 +226,10 @@ def parsed_template(call: Call, body: str, kind: template.Kind) -> template.Temp
     return _parsed(body, kind, call.services.limits.policy_document_characters)
 
 
-def allow_by_role(tx: Tx, call: Call, role_arn: str, template_arn: str) -> Allow:
-    """Allows what the provisioning role's policies allow.
+def allow_by_role(
+    tx: Tx, call: Call, role_arn: str, template_arn: str, name: str = _TEMPLATE_ROLE
+) -> Allow:
+    """Allows what the policies of a role allow, which errors call by this name.
 
     Raises AccessDeniedException when there is no such role any more, or when it does not trust
     AWS IoT.
@@ -231,7 +237,7 @@ def allow_by_role(tx: Tx, call: Call, role_arn: str, template_arn: str) -> Allow
     try:
         found = role_policies(tx, call, role_arn, source_arn=template_arn)
     except AccessDeniedException as error:
-        raise _denied("cannot be assumed", error.message) from None
+        raise _denied(f"{name} cannot be assumed", error.message) from None
 
     decide = allow_by(tx, call, found)
 
@@ -239,14 +245,14 @@ def allow_by_role(tx: Tx, call: Call, role_arn: str, template_arn: str) -> Allow
         decision = decide(action, arn, keys)
         if not decision.allowed:
             detail = f"role `{role_arn}`, action {action}, resource `{arn}`: {decision.reason}"
-            raise _denied(f"is not authorized to perform {action}", detail)
+            raise _denied(f"{name} is not authorized to perform {action}", detail)
 
     return allow
 
 
 def _denied(message: str, detail: str) -> AccessDeniedException:
     """The device hears the message alone: role and resource are for the log."""
-    error = AccessDeniedException(f"the provisioning role of the template {message}")
+    error = AccessDeniedException(message)
     error.add_note(detail)
     return error
 
@@ -260,6 +266,31 @@ def plan(
     """
     existing = _existing(tx, call, wanted, certificate)
     return Plan(domain.plan(wanted, existing, call.services.limits), existing)
+
+
+def plan_for(
+    tx: Tx,
+    call: Call,
+    wanted: Resources,
+    certificate: certificates.Certificate | None,
+    allow: Allow,
+) -> Plan:
+    """`plan`, for an answer that whoever is asked for by `allow` is going to read.
+
+    A failure tells what the registry knows of the thing to those who may look it up, and to
+    nobody else.
+    """
+    try:
+        return plan(tx, call, wanted, certificate)
+    except ResourceRegistrationFailureException as error:
+        message = error.message
+        with contextlib.suppress(AccessDeniedException):
+            if wanted.thing is not None:
+                arn = call.account.arn(f"thing/{wanted.thing.name}")
+                allow("iot:DescribeThing", arn, {})
+                allow("iot:ListThingGroupsForThing", arn, {})
+                message = told(error)
+        raise ResourceRegistrationFailureException(message) from None
 
 
 def carry_out(

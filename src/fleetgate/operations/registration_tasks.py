@@ -93,7 +93,7 @@ async def describe_thing_registration_task(call: Call, task_id: str) -> dict[str
         "inputFileKey": task.input_key,
         "roleArn": task.role_arn,
         "status": task.status,
-        "message": task.message or None,
+        "message": task.message or call.services.bulk.waiting.get(task_id),
         "successCount": task.succeeded,
         "failureCount": task.failed,
         "percentageProgress": _percentage(task),

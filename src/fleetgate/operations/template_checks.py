@@ -10,7 +10,7 @@ Sources: AWS IoT Developer Guide, "Provisioning templates" and "Device provision
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from fleetgate.domain.resources import Certificate, Policy, Resources, Thing
 from fleetgate.domain.template import CERTIFICATE_ID, PSEUDO_PARAMETERS, Kind, Template, render
 from fleetgate.domain.template_constants import SOME_ID, Named
-from fleetgate.domain.template_lint import Finding, Linted
+from fleetgate.domain.template_lint import MOST, Finding, Linted
 from fleetgate.errors import AccessDeniedException, InvalidRequestException
 from fleetgate.names import certificate_id
 from fleetgate.operations.authorization import require
@@ -41,6 +41,7 @@ TYPES: Final[Mapping[str, Kind]] = {
 BUFFERS: Final = (2048, 4096)
 """Bytes of the MQTT buffers of AWS's C demos, which hold a whole packet."""
 
+_MAX_NAME = 128  # of a type, a group, a policy
 _NAME = "T" * 36
 """The longest name a template can have."""
 
@@ -95,6 +96,8 @@ def reply_sizes(
 
 def too_large(linted: Linted, device_buffer: int, template_name: str = _NAME) -> Iterator[Finding]:
     """Replies that a device with a buffer of so many bytes could not take."""
+    if not linted.readable:
+        return
     sizes = reply_sizes(linted.thing_name, linted.device_configuration, template_name)
     over = [form for form, size in sizes.items() if size["packet"] > device_buffer]
     for form in over:
@@ -261,11 +264,18 @@ def names(template: Template, resources: Resources) -> Iterator[Named]:
             yield Named("policy", policy.name, f"{paths[policy.logical_id]}.PolicyName")
 
 
-def missing(tx: Tx, call: Call, wanted: Iterable[Named]) -> list[Finding]:
-    """What of all that is not there; each is looked up only if the caller may look it up."""
+def missing(tx: Tx, call: Call, wanted: Collection[Named]) -> list[Finding]:
+    """What of all that is not there; each is looked up only if the caller may look it up.
+
+    Of the names that can be names at all, MOST are looked up.
+    """
     ask = require(tx, call)
     findings: list[Finding] = []
-    for each in wanted:
+    names = [each for each in wanted if len(each.name) <= _MAX_NAME]
+    if len(names) > MOST:
+        rule = f"{len(names) - MOST} of the {len(names)} names in it were not looked up"
+        findings.append(Finding("warning", "", rule))
+    for each in names[:MOST]:
         what = f"{WORDS[each.type]} `{each.name}`"
         try:
             ask(ACTIONS[each.type], call.account.arn(f"{each.type}/{each.name}"), {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -28,6 +29,8 @@ from fleetgate.pki import keys
 from fleetgate.store import ca_certificates, certificates, templates
 from fleetgate.store.engine import Tx
 from fleetgate.store.tags import remove_tags
+
+log = logging.getLogger("fleetgate.provisioning")
 
 _ROLE = re.compile(r"arn:aws[a-z-]*:iam:[a-z0-9-]*:[0-9]{12}:role/[\w+=,.@/-]{1,512}")
 
@@ -159,7 +162,7 @@ async def delete_provisioning_template(call: Call, template_name: str) -> dict[s
             )
         templates.remove_template(tx, template_name)
         remove_tags(tx, template_arn(call.account, template_name))
-        return certificates.remove_provisioning_claims(tx, template_name)
+        return certificates.update_claims_of_deleted_template(tx, template_name)
 
     for certificate_id in await call.write(change):
         call.services.certificate_changed(certificate_id)
@@ -292,6 +295,11 @@ async def create_provisioning_claim(call: Call, template_name: str) -> dict[str,
         )
 
     await call.write(change)
+    log.info(
+        "event=claim-created template=%s certificate=%s caller=%s expires=%s request=%s",
+        *(template_name, facts.certificate_id, call.caller and call.caller.arn),
+        *(facts.not_after.strftime("%Y-%m-%dT%H:%M:%SZ"), call.request_id),
+    )
     return {
         "certificateId": facts.certificate_id,
         "certificatePem": facts.pem,

@@ -102,7 +102,7 @@ def find_standing(tx: Tx, certificate_id: str, certificate_arn: str = "") -> Sta
         "FROM thing_principal WHERE principal = :arn AND exclusive = 1) "
         "FROM certificate WHERE certificate_id = :id "
         "UNION ALL SELECT 'ACTIVE', not_before, not_after, template_name, 'DEFAULT', NULL "
-        "FROM provisioning_claim WHERE certificate_id = :id",
+        "FROM provisioning_claim WHERE certificate_id = :id AND template_name <> ''",
         id=certificate_id,
         arn=certificate_arn,
     )
@@ -282,7 +282,10 @@ def add_provisioning_claim(
 
 
 def find_provisioning_claim(tx: Tx, certificate_id: str) -> str | None:
-    """The name of the template a temporary claim is for, None when the id is of no such claim."""
+    """The name of the template a temporary claim is for, None when the id is of no such claim.
+
+    It is empty when that template was deleted.
+    """
     row = tx.one(
         "SELECT template_name FROM provisioning_claim WHERE certificate_id = :id",
         id=certificate_id,
@@ -295,13 +298,17 @@ def remove_ended_provisioning_claims(tx: Tx, now: float) -> int:
     return tx.run("DELETE FROM provisioning_claim WHERE not_after <= :now", now=now)
 
 
-def remove_provisioning_claims(tx: Tx, template_name: str) -> list[str]:
-    """Deletes the temporary claims of a template; returns their certificate ids."""
+def update_claims_of_deleted_template(tx: Tx, template_name: str) -> list[str]:
+    """Takes their template from temporary claims; returns their certificate ids.
+
+    Until their notAfter they stay known as claims, so that none becomes something else.
+    """
     rows = tx.all(
         "SELECT certificate_id FROM provisioning_claim WHERE template_name = :template",
         template=template_name,
     )
     tx.send(
-        "DELETE FROM provisioning_claim WHERE template_name = :template", template=template_name
+        "UPDATE provisioning_claim SET template_name = '' WHERE template_name = :template",
+        template=template_name,
     )
     return [row[0] for row in rows]
