@@ -193,7 +193,7 @@ def _services(settings: Settings, path: Path, store: Store) -> Services:
         device_profile=issue.DEVICE,
         claim_profile=replace(issue.CLAIM, lifetime=lifetime),
         token_key=data_directory.load_token_key(path, token.KEY_BYTES),
-        rsa_keys=RsaKeys(),
+        rsa_keys=RsaKeys(stock=settings.rsa_key_stock),
         host_names=_host_names(settings),
         now=time.time,
         random_bytes=random_bytes,

@@ -43,7 +43,9 @@ class Settings:
     Addresses are (host, port), port 0 picks a free one; durations are seconds. `host_names` are
     the names and IP addresses under which devices reach the server; the first is what
     DescribeEndpoint answers. `trusted_proxies` are networks whose X-Forwarded-For is believed.
-    `limits` are the quotas of the account. With `auth` ``off`` nothing is asked of HTTP callers.
+    `rsa_key_stock` is how many
+    RSA keys are made ahead. `limits` are the quotas of the account. With `auth` ``off`` nothing is
+    asked of HTTP callers.
     `buckets` are directories by the names of buckets, `s3_endpoint_url` where other buckets are.
     `database` is a ``postgresql://`` URL, or empty for SQLite in the data directory.
     """
@@ -61,6 +63,7 @@ class Settings:
     issuer: str = ""
     ownership_token_seconds: float = 3600.0
     provisioning_claim_seconds: float = 300.0
+    rsa_key_stock: int = 32
     limits: Limits = field(default_factory=Limits)
     buckets: Mapping[str, Path] = field(default_factory=dict)
     s3_endpoint_url: str = ""
@@ -287,6 +290,7 @@ _PARSERS: Mapping[str, Callable[[Any], Any]] = {
     "issuer": _matching(r"[^\x00-\x1f]{1,200}", "1 to 200 printable characters are expected"),
     "ownership_token_seconds": _seconds,
     "provisioning_claim_seconds": _seconds,
+    "rsa_key_stock": _count(1, 1000),
     "limits": _limits,
     "buckets": _buckets,
     "s3_endpoint_url": _matching(

@@ -60,6 +60,7 @@ def environment(**extra: str) -> dict[str, str]:
     }
     kept["PATH"] = f"{EXECUTABLES}{os.pathsep}{kept.get('PATH', '')}"
     kept["NO_COLOR"] = "1"
+    kept["FLEETGATE_RSA_KEY_STOCK"] = "1"  # 32 keys for each of many servers take minutes
     return kept | extra
 
 

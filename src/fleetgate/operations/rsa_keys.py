@@ -29,13 +29,14 @@ from fleetgate.errors import ServiceUnavailableException
 log = logging.getLogger("fleetgate.keys")
 
 STOCK = 32
-"""Keys kept ready in this process; the workers' pipes hold a few more."""
+"""Keys kept ready in this process unless a setting says otherwise; the workers' pipes hold a few
+more."""
 
 PATIENCE = 30.0
 """Seconds a call waits for a key before it is told that the service is overloaded."""
 
 _F_SETPIPE_SZ = 1031
-_LINE_LIMIT = 1 << 16
+_LINE_LIMIT = 1 << 12  # a line has some 2700 bytes, and twice this much is read ahead
 
 
 @dataclass(frozen=True, slots=True)
