@@ -43,9 +43,8 @@ class Settings:
     Addresses are (host, port), port 0 picks a free one; durations are seconds. `host_names` are
     the names and IP addresses under which devices reach the server; the first is what
     DescribeEndpoint answers. `trusted_proxies` are networks whose X-Forwarded-For is believed.
-    `rsa_key_stock` is how many
-    RSA keys are made ahead. `limits` are the quotas of the account. With `auth` ``off`` nothing is
-    asked of HTTP callers.
+    `rsa_key_stock` is how many RSA keys are made ahead. `limits` are the quotas of the account.
+    With `auth` ``off`` nothing is asked of HTTP callers.
     `buckets` are directories by the names of buckets, `s3_endpoint_url` where other buckets are.
     `database` is a ``postgresql://`` URL, or empty for SQLite in the data directory.
     """
