@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import json
+import os
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -32,8 +33,9 @@ from tests.integration.refusal import everything, members, pages, refusal
 from tests.integration.server import Server, http
 from tests.postgresql import Cluster
 
-LINES = 2000
-PATIENCE = 120.0
+LINES = int(os.environ.get("BULK_LINES", "2000"))
+"""Lines of the file in whose middle the server is killed: BULK_LINES=100000 takes some minutes."""
+PATIENCE = 120.0 + LINES / 100
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": "secret"}
 
 BODY = json.dumps(
@@ -152,7 +154,7 @@ def test_what_is_killed_in_the_middle_goes_on_exactly(
     server = Server(tmp_path / "data", env=env).start()
     try:
         factory = prepare(server, tmp_path / "factory")
-        lines = [line(f"t{n:05}", requests[n % 20]) for n in range(1, LINES + 1)]
+        lines = [line(f"t{n:06}", requests[n % 20]) for n in range(1, LINES + 1)]
         bad = list(range(50, LINES + 1, 100))
         for number in bad:
             lines[number - 1] = "not JSON" if number % 200 else '{"ThingName": 5}'
@@ -175,7 +177,7 @@ def test_what_is_killed_in_the_middle_goes_on_exactly(
         assert {each["errorCode"] for each in errors} == {"InvalidRequestException"}
 
         things = everything(server.iot, "list_things", "things")
-        assert [each["thingName"] for each in things] == [f"t{number:05}" for number in good]
+        assert [each["thingName"] for each in things] == [f"t{number:06}" for number in good]
         listed = everything(server.iot, "list_certificates", "certificates")
         registered = collections.Counter(each["certificateArn"] for each in listed)
         reported = [each["response"]["ResourceArns"]["certificate"] for each in results]
@@ -204,7 +206,7 @@ def test_a_server_without_the_bucket_keeps_the_task_waiting(
         assert f"setting=buckets bucket=factory directory={bucket} " in server.output()
         bucket.mkdir()
         factory = prepare(server, bucket)
-        factory.write(*(line(f"t{number}", requests[number % 20]) for number in range(LINES)))
+        factory.write(*(line(f"t{number}", requests[number % 20]) for number in range(2000)))
         task_id = factory.start()
         factory.until(task_id, lambda each: bool(each["successCount"] > 0))
         server.terminate()
@@ -213,14 +215,14 @@ def test_a_server_without_the_bucket_keeps_the_task_waiting(
         waiting = factory.until(task_id, lambda each: "message" in each)
         assert waiting["status"] == "InProgress"
         assert "`factory`: this server knows no such bucket" in waiting["message"]
-        assert 0 < waiting["successCount"] < LINES
+        assert 0 < waiting["successCount"] < 2000
         server.terminate()
         server.options = (option,)
         server.start()
         ended = factory.ended(task_id)
-        assert (ended["status"], ended["successCount"]) == ("Completed", LINES)
+        assert (ended["status"], ended["successCount"]) == ("Completed", 2000)
         assert "message" not in ended
-        assert len(everything(server.iot, "list_certificates", "certificates")) == LINES
+        assert len(everything(server.iot, "list_certificates", "certificates")) == 2000
     finally:
         server.terminate()
     assert server.output().count("event=bulk-waits") == 1
