@@ -127,10 +127,6 @@ class ResourceRegistrationFailureException(ServiceError):
     status = 400
 
 
-class UnauthorizedException(ServiceError):
-    status = 401
-
-
 class ResourceNotFoundException(ServiceError):
     status = 404
 
@@ -174,10 +170,6 @@ class VersionsLimitExceededException(ServiceError):
 
 
 class LimitExceededException(ServiceError):
-    status = 410
-
-
-class TransferAlreadyCompletedException(ServiceError):
     status = 410
 
 
@@ -278,10 +270,6 @@ class PackedPolicyTooLarge(ServiceError):
 
 
 class PasswordPolicyViolation(ServiceError):
-    status = 400
-
-
-class UnmodifiableEntity(ServiceError):
     status = 400
 
 

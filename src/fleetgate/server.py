@@ -76,11 +76,6 @@ def load_model(name: str) -> Service:
     return Service.from_json(msgspec.json.decode(gzip.decompress(path.read_bytes())), name)
 
 
-def load_iot_model() -> Service:
-    """The ``iot`` API."""
-    return load_model("iot")
-
-
 def load_provisioning_model() -> Service:
     """Our description of the MQTT provisioning API."""
     text = files("fleetgate").joinpath("data/provisioning.json").read_bytes()

@@ -17,6 +17,8 @@ from fleetgate.store.engine import Store
 from tests.operations.conftest import Registry
 from tests.operations.roles import add_role, set_rights
 
+ABSENT = "00000000-0000-4000-8000-000000000000"
+DAY = 86400.0
 READ = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::factory/*"}
 REGISTER = {"Effect": "Allow", "Action": "iot:*", "Resource": "*"}
 

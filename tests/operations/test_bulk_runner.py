@@ -30,6 +30,8 @@ from fleetgate.store.engine import OutcomeUnknown
 from fleetgate.store.registration_tasks import MAX_MESSAGE
 from tests.operations import foreign
 from tests.operations.bulk import (
+    ABSENT,
+    DAY,
     READ,
     REGISTER,
     BulkRegistry,
@@ -40,9 +42,6 @@ from tests.operations.bulk import (
 )
 from tests.operations.conftest import START, Registry, csr
 from tests.operations.roles import set_rights
-
-ABSENT = "00000000-0000-4000-8000-000000000000"
-DAY = 86400.0
 
 
 @pytest.fixture

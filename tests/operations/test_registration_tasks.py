@@ -23,6 +23,7 @@ from fleetgate.store import iam_roles
 from fleetgate.store.engine import Tx
 from tests.operations import foreign
 from tests.operations.bulk import (
+    ABSENT,
     READ,
     REGISTER,
     BulkRegistry,
@@ -33,9 +34,6 @@ from tests.operations.bulk import (
 )
 from tests.operations.conftest import START, Registry, csr
 from tests.operations.roles import add_role, set_rights
-
-ABSENT = "00000000-0000-4000-8000-000000000000"
-DAY = 86400.0
 
 
 @pytest.fixture

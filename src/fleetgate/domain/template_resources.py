@@ -151,12 +151,12 @@ def parse_thing(logical_id: str, resource: dict[str, Any], path: str, context: C
     )
     path = f"{path}.Properties"
     keys = {"ThingName", "AttributePayload", "ThingTypeName", "ThingGroups", "BillingGroup"}
-    properties = parse_object(
-        resource.get("Properties", {}), path, context, keys | {"PackageVersions"}
-    )
-    if "PackageVersions" in properties:
+    properties = resource.get("Properties", {})
+    if isinstance(properties, dict) and "PackageVersions" in properties:
         # packages are no part of this server: what would be kept here nobody could look at
         context.note(f"{path}.PackageVersions", "this server does not offer it")
+        properties = {key: properties[key] for key in properties if key != "PackageVersions"}
+    properties = parse_object(properties, path, context, keys)
     name = parse_named(properties, "ThingName", registry.check_thing_name, path, context)
     if name is None:
         context.note(path, "`ThingName` is missing")

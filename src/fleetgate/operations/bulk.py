@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 ReportType = Literal["RESULTS", "ERRORS"]
-REPORT_TYPES: tuple[ReportType, ...] = ("RESULTS", "ERRORS")
 
 
 class InputFile(Protocol):

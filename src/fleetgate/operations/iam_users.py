@@ -14,8 +14,6 @@ from fleetgate.store import tags as tag_store
 from fleetgate.store.engine import Tx
 from fleetgate.store.iam_users import LoginProfile, User
 
-Described = Mapping[str, Any]
-
 
 async def create_user(
     call: Call,
