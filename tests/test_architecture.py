@@ -22,7 +22,7 @@ FOUNDATION = {"errors", "names"}
 PURE = {"domain", "pki", "mqtt", "wire"}
 DOORS = {"broker", "gateway", "console"}
 WIRING = {"files", "settings", "data_directory", "buckets", "reports", "server"}
-SERVER_SIDE = FOUNDATION | PURE | {"store", "operations"} | DOORS | WIRING
+SERVER_SIDE = FOUNDATION | PURE | {"store", "functions", "operations"} | DOORS | WIRING
 
 # what each layer may import beside itself; a layer that is not here does not exist
 MAY_IMPORT: dict[str, set[str]] = {
@@ -30,12 +30,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "names": {"errors"},
     **dict.fromkeys(PURE, FOUNDATION),
     "store": FOUNDATION | PURE,
-    "operations": FOUNDATION | PURE | {"store"},
+    "functions": FOUNDATION | PURE,
+    "operations": FOUNDATION | PURE | {"store", "functions"},
     "broker": FOUNDATION | PURE | {"store", "operations"},
-    "gateway": FOUNDATION | PURE | {"store", "operations", "broker"},
+    "gateway": FOUNDATION | PURE | {"store", "operations", "broker", "functions"},
     "console": FOUNDATION | PURE | {"store", "operations"},
     "files": set(),
-    "settings": FOUNDATION | {"domain"},
+    "settings": FOUNDATION | {"domain", "functions"},
     "buckets": FOUNDATION,
     "reports": FOUNDATION | {"files"},
     "data_directory": FOUNDATION | PURE | {"files", "settings"},
@@ -44,7 +45,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "demo": SERVER_SIDE | {"device"},
     "pytest_plugin": SERVER_SIDE | {"device"},
     "template_commands": SERVER_SIDE,
-    "cli": SERVER_SIDE | {"device", "demo", "template_commands"},
+    "hook_commands": SERVER_SIDE,
+    "allow_list_commands": SERVER_SIDE,
+    "cli": SERVER_SIDE
+    | {
+        "device",
+        "demo",
+        "template_commands",
+        "hook_commands",
+        "allow_list_commands",
+    },
     "__main__": {"cli"},
 }
 

@@ -23,6 +23,13 @@ class Account:
         """
         return f"arn:{self.partition}:iot:{self.region}:{self.id}:{resource}"
 
+    def lambda_arn(self, function_name: str) -> str:
+        """The ARN of a Lambda function.
+
+        Source: Service Authorization Reference, "Resource types defined by AWS Lambda".
+        """
+        return f"arn:{self.partition}:lambda:{self.region}:{self.id}:function:{function_name}"
+
     def iam_arn(self, resource: str) -> str:
         """The ARN of an ``iam`` resource, e.g. ``iam_arn("role/fleet/installer")``.
 

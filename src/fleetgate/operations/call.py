@@ -10,6 +10,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 from fleetgate.domain.limits import Limits
 from fleetgate.domain.policy import Policies
 from fleetgate.errors import ServiceUnavailableException
+from fleetgate.functions.runner import Functions
 from fleetgate.names import Account
 from fleetgate.operations.bulk import Bulk
 from fleetgate.operations.caller import Caller
@@ -40,7 +41,8 @@ class Services:
     `publish(topic, payload)` hands a message of the service itself (``$aws/events/...``) to the
     broker; it never waits and never fails. `enabled_events` are the types of registry events that
     are switched on (UpdateEventConfigurations, which holds `events_lock` meanwhile, so that it is
-    what was stored last). `bulk` is what bulk registration works with.
+    what was stored last). `bulk` is what bulk registration works with,
+    `functions` runs hooks and certificate providers.
     `iam_epoch` is
     the same for IAM users, roles, access keys and policies; `role_rights` keeps what the policies
     of roles were compiled to (operations/authorization.py).
@@ -63,6 +65,7 @@ class Services:
     enabled_events: frozenset[str] = frozenset()
     events_lock: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
     bulk: Bulk = field(default_factory=Bulk)
+    functions: Functions = field(default_factory=Functions)
     policy_epoch: int = 0
     _spare: list[bytes] = field(default_factory=list, init=False, repr=False)
     iam_epoch: int = 0

@@ -370,10 +370,26 @@ _AGAIN: tuple[str, ...] = (
 )
 """Answers for devices that ask again."""
 
+_FUNCTIONS: tuple[str, ...] = ()
+"""Lambda functions that were uploaded, and who may invoke functions."""
+
+_HOOKS: tuple[str, ...] = ()
+"""Pre-provisioning hooks."""
+
+_CERTIFICATE_PROVIDERS: tuple[str, ...] = ()
+"""Who signs instead of the server."""
+
+_ALLOW_LISTS: tuple[str, ...] = ()
+"""Serial numbers that may register."""
+
+_PUBLIC_KEYS: tuple[str, ...] = ()
+"""Which certificates have the same key."""
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     _FIRST_LIGHT,
     (*_REGISTRY, *_CERTIFICATES, *_IAM, *_CONFIGURATION),
     (*_TEMPLATES, *_JUST_IN_TIME, *_BULK, *_AGAIN),
+    (*_FUNCTIONS, *_HOOKS, *_CERTIFICATE_PROVIDERS, *_ALLOW_LISTS, *_PUBLIC_KEYS),
 )
 
 REGISTRY_TABLES = (
