@@ -22,6 +22,7 @@ MEASUREMENTS = {
     "control": "CreateThing and DescribeThing beside moto_server",
     "registry": "RegisterThing with many things beside few",
     "bulk": "bulk registration beside RegisterThing over HTTP",
+    "hook": "onboardings with a hook, and while the hook of another template sleeps",
     "idle": "memory per idle connection beside mosquitto",
     "start": "time from start to ready",
 }

@@ -49,33 +49,36 @@ def _policy(*statements: tuple[str, list[str]]) -> str:
     )
 
 
-_RESERVED = (
-    "$aws/certificates/create/*",
-    "$aws/certificates/create-from-csr/*",
-    f"$aws/provisioning-templates/{TEMPLATE}/provision/*",
-)
-_CLAIM_POLICY = _policy(
-    ("Connect", ["client/*"]),
-    ("Publish Receive", [f"topic/{each}" for each in _RESERVED]),
-    ("Subscribe", [f"topicfilter/{each}" for each in _RESERVED]),
-)
+def claim_policy(template: str) -> str:
+    """The policy of a claim certificate for a template."""
+    reserved = (
+        "$aws/certificates/create/*",
+        "$aws/certificates/create-from-csr/*",
+        f"$aws/provisioning-templates/{template}/provision/*",
+    )
+    return _policy(
+        ("Connect", ["client/*"]),
+        ("Publish Receive", [f"topic/{each}" for each in reserved]),
+        ("Subscribe", [f"topicfilter/{each}" for each in reserved]),
+    )
+
+
 _DEVICE_POLICY = _policy(
     ("Connect", ["client/${iot:ClientId}"]),
     ("Publish Receive", ["topic/devices/${iot:ClientId}/*"]),
     ("Subscribe", ["topicfilter/devices/${iot:ClientId}/*"]),
 )
 _REGISTRATION_POLICY = "arn:aws:iam::aws:policy/service-role/AWSIoTThingsRegistration"
-_TRUST_POLICY = json.dumps(
-    {
-        "Version": "2012-10-17",
-        "Statement": {
-            "Effect": "Allow",
-            "Principal": {"Service": "iot.amazonaws.com"},
-            "Action": "sts:AssumeRole",
-        },
-    }
-)
-_TEMPLATE_BODY = json.dumps(
+
+
+def trust_policy(service: str) -> str:
+    """The trust policy of a role for a service."""
+    principal = {"Service": f"{service}.amazonaws.com"}
+    statement = {"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole"}
+    return json.dumps({"Version": "2012-10-17", "Statement": statement})
+
+
+TEMPLATE_BODY = json.dumps(
     {
         "Parameters": {"SerialNumber": {"Type": "String"}},
         "Resources": {
@@ -96,6 +99,7 @@ _TEMPLATE_BODY = json.dumps(
     }
 )
 DEVICE_POLICY_NAME = "bench-device"
+CLAIM_POLICY_NAME = "bench-claim"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,21 +167,21 @@ def set_up(server: Fleetgate, directory: Path) -> Fleet:
     """Creates everything on a new server, through boto3."""
     claim = make_key(directory, "claim")
     with server.client("iam") as iam:
-        role = iam.create_role(RoleName="bench", AssumeRolePolicyDocument=_TRUST_POLICY)
+        role = iam.create_role(RoleName="bench", AssumeRolePolicyDocument=trust_policy("iot"))
         iam.attach_role_policy(RoleName="bench", PolicyArn=_REGISTRATION_POLICY)
     with server.client("iot") as iot:
-        iot.create_policy(policyName="bench-claim", policyDocument=_CLAIM_POLICY)
+        iot.create_policy(policyName=CLAIM_POLICY_NAME, policyDocument=claim_policy(TEMPLATE))
         iot.create_policy(policyName=DEVICE_POLICY_NAME, policyDocument=_DEVICE_POLICY)
         iot.create_provisioning_template(
             templateName=TEMPLATE,
-            templateBody=_TEMPLATE_BODY,
+            templateBody=TEMPLATE_BODY,
             provisioningRoleArn=role["Role"]["Arn"],
             enabled=True,
         )
         made = iot.create_certificate_from_csr(
             certificateSigningRequest=claim.csr, setAsActive=True
         )
-        iot.attach_policy(policyName="bench-claim", target=made["certificateArn"])
+        iot.attach_policy(policyName=CLAIM_POLICY_NAME, target=made["certificateArn"])
     (directory / "claim.pem").write_text(made["certificatePem"])
     return Fleet(server, directory, _tls_settings(server, directory, "claim"))
 
@@ -199,21 +203,22 @@ def subscribe(connection: DeviceConnection, operation: protocol.Operation) -> No
 def create(connection: DeviceConnection, csr: str | None) -> protocol.Issued:
     """CreateCertificateFromCsr, or CreateKeysAndCertificate without `csr`."""
     if csr is None:
-        values = _ask(connection, CREATE_KEYS, {})
+        values = ask(connection, CREATE_KEYS, {})
         return protocol.issued(CREATE_KEYS, values, with_key=True)
-    values = _ask(connection, CREATE_FROM_CSR, protocol.csr_request(csr))
+    values = ask(connection, CREATE_FROM_CSR, protocol.csr_request(csr))
     return protocol.issued(CREATE_FROM_CSR, values, with_key=False)
 
 
 def register(connection: DeviceConnection, ownership_token: str, name: str) -> None:
     """RegisterThing as the thing `name`."""
     request = protocol.register_request(ownership_token, {"SerialNumber": name})
-    protocol.registered(REGISTER, _ask(connection, REGISTER, request))
+    protocol.registered(REGISTER, ask(connection, REGISTER, request))
 
 
-def _ask(
+def ask(
     connection: DeviceConnection, operation: protocol.Operation, request: dict[str, Any]
 ) -> dict[str, Any]:
+    """The accepted answer to a request; raises Rejected."""
     connection.publish(operation.request, protocol.encode("json", request))
     answer = connection.wait([operation.accepted, operation.rejected])
     return protocol.read(operation, answer.topic, answer.payload)

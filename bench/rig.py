@@ -37,6 +37,8 @@ CORES = sorted(os.sched_getaffinity(0))
 SERVER_CORE = {CORES[0]}
 LOAD_CORE = {CORES[-1]}
 ALL_CORES = set(CORES)
+RUNTIME = f"python{sys.version_info.major}.{sys.version_info.minor}"
+"""The runtime of functions in the Python of the server, which is this one."""
 
 _PATIENCE = 30.0
 _POLL = 0.002
@@ -61,10 +63,8 @@ class Process:
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
     def children_cpu(self) -> float:
-        """Seconds of CPU used so far by the children that are alive."""
-        pid = self.popen.pid
-        found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return sum(time.clock_gettime(_cpu_clock(int(child))) for child in found)
+        """Seconds of CPU used so far by the children that are alive, and theirs."""
+        return sum(time.clock_gettime(_cpu_clock(child)) for child in _below(self.popen.pid))
 
     def settle(self) -> None:
         """Waits until the children have nothing to do: the stock of RSA keys is full."""
@@ -199,6 +199,14 @@ def started(
             popen.kill()
             popen.wait()
             raise
+
+
+def _below(pid: int) -> Iterator[int]:
+    """The ids of all processes that a process and its children have started."""
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        for child in map(int, (thread / "children").read_text().split()):
+            yield child
+            yield from _below(child)
 
 
 def _cpu_clock(pid: int) -> int:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from tests.postgresql import Cluster
 
 PACKAGES_FILE = Path(__file__).parents[1] / "tools" / "debian-packages.txt"
+PROFILES = {"suite": 50, "thorough": 2000}
+"""Hypothesis: how many examples each property is tried with; HYPOTHESIS_PROFILE says which."""
+
 LEFT_OUT = pytest.StashKey[list[tuple[str, list[str]]]]()
 
 
@@ -40,9 +43,10 @@ def read_packages(text: str) -> dict[str, str]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # a slow machine is no finding
-    hypothesis.settings.register_profile("fleetgate", deadline=None)
-    hypothesis.settings.load_profile("fleetgate")
+    for profile, examples in PROFILES.items():
+        # a slow machine is no finding
+        hypothesis.settings.register_profile(profile, deadline=None, max_examples=examples)
+    hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
     # mosquitto is in /usr/sbin, which is not on every user's path
     os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
     config.stash[LEFT_OUT] = []
@@ -78,8 +82,16 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
+def sqlite_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """One SQLite store for all tests with `store`: emptying it is quicker than opening one."""
+    store = open_store(tmp_path_factory.mktemp("sqlite-store"), "", 2, 10.0)
+    yield store
+    store.close()
+
+
+@pytest.fixture(scope="session")
 def postgres_store(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    """One PostgreSQL store for all tests with `store`: emptying it is quicker than opening one."""
+    """The same for PostgreSQL."""
     url = cluster.socket_url(cluster.create_database())
     store = open_store(tmp_path_factory.mktemp("postgres-store"), url, 8, 10.0)
     yield store
@@ -93,16 +105,12 @@ def database(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def store(database: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+def store(database: str, request: pytest.FixtureRequest) -> Store:
     """An empty store."""
-    if database == "postgresql":
-        store: Store = request.getfixturevalue("postgres_store")
-        asyncio.run(store.write(_empty))
-        yield store
-    else:
-        store = open_store(tmp_path, "", 2, 10.0)
-        yield store
-        store.close()
+    kind = "postgres_store" if database == "postgresql" else "sqlite_store"
+    store: Store = request.getfixturevalue(kind)
+    asyncio.run(store.write(_empty))
+    return store
 
 
 def _empty(tx: Tx) -> None:

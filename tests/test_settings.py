@@ -1,11 +1,13 @@
 """Settings: option before variable before file before default, and nothing silently ignored."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fleetgate.domain.limits import Limits
+from fleetgate.functions.configured import BuiltIn, LambdaEndpoint, PythonFunction, Webhook
 from fleetgate.settings import SettingError, Settings, read_settings, unknown_variables
 
 
@@ -75,6 +77,8 @@ def test_addresses_are_host_and_port(text: str, value: tuple[str, int], tmp_path
         ({"FLEETGATE_BUCKETS": "factory"}, "NAME=DIR is expected, not `factory`"),
         ({"FLEETGATE_BUCKETS": "a b=/x"}, "`a b` is no name of a bucket"),
         ({"FLEETGATE_BUCKETS": "factory="}, "a directory is expected"),
+        ({"FLEETGATE_FUNCTIONS": "allow"}, "functions: NAME=TARGET is expected, not `allow`"),
+        ({"FLEETGATE_FUNCTIONS": "a.b=builtin:vault"}, "`a.b` is no name of a function: 1 to 64"),
         ({"FLEETGATE_S3_ENDPOINT_URL": "s3.example"}, "http://HOST:PORT or https://HOST"),
         ({"FLEETGATE_S3_ENDPOINT_URL": "http://u:p@s3.example"}, "without credentials"),
         ({"FLEETGATE_DATABASE": "fleet.db"}, "database: postgresql://USER:PASSWORD@HOST"),
@@ -158,3 +162,155 @@ def test_buckets_are_told_one_by_one(tmp_path: Path) -> None:
     }
     assert read.s3_endpoint_url == "http://s3.example:9000"
     assert read_settings({}, {"FLEETGATE_BUCKETS": ""}, tmp_path / "absent").buckets == {}
+
+
+# --- functions -----------------------------------------------------------------------------------
+
+
+def test_functions_are_told_one_by_one(tmp_path: Path) -> None:
+    (tmp_path / "fleetgate.toml").write_text(
+        '[functions]\none = "python:file.hooks:f"\ntwo = "python:file.hooks:f"\n'
+        'three = "python:file.hooks:f"\n'
+    )
+    environment = {"FLEETGATE_FUNCTIONS": "two=python:variable.hooks:f, three=python:b:f"}
+    options = {"functions": ["three=builtin:key-reuse-audit"]}
+    read = read_settings(options, environment, tmp_path).functions
+    here = (tmp_path,)
+    assert read == {
+        "one": PythonFunction("file.hooks", "f", search_path=here),
+        "two": PythonFunction("variable.hooks", "f", search_path=here),
+        "three": BuiltIn("key-reuse-audit", {}, tmp_path),
+    }
+
+
+def test_functions_are_tables_with_paths_relative_to_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "etc/other.toml"
+    file.parent.mkdir()
+    file.write_text(
+        """
+        [functions.mine]
+        python = "python:company.hooks:allow_all"
+        path = ["hooks", "/opt/hooks"]
+        environment = { A_B = "b" }
+        timeout = 3
+        memory = 256
+        concurrency = 4
+        [functions.erp]
+        webhook = "https://erp.example/hook?key=hush"
+        secret_file = "erp.key"
+        allow_networks = ["10.0.0.0/8", "fd00::1"]
+        ca_file = "/etc/ca.pem"
+        client_cert = "own.pem"
+        client_key = "own.key"
+        timeout = 0.5
+        [functions]
+        plain = { webhook = "https://erp.example/hook", secret_file = "erp.key" }
+        cloud = { lambda = "https://lambda.eu-west-1.amazonaws.com", function = "decide:live" }
+        local = { lambda = "http://127.0.0.1:3001/x", function = "decide", concurrency = 2 }
+        asia = { lambda = "http://h", function = "decide", region = "ap-east-1" }
+        serials = { builtin = "allow-list", file = "serials.csv", uses = 1 }
+        """
+    )
+    read = read_settings({}, {"FLEETGATE_CONFIG": str(file)}, tmp_path).functions
+    etc = file.parent
+    assert read == {
+        "mine": PythonFunction(
+            "company.hooks",
+            "allow_all",
+            environment={"A_B": "b"},
+            timeout_seconds=3.0,
+            memory_megabytes=256,
+            concurrency=4,
+            search_path=(etc / "hooks", Path("/opt/hooks")),
+        ),
+        "erp": Webhook(
+            "https://erp.example/hook?key=hush",
+            etc / "erp.key",
+            allow_networks=("10.0.0.0/8", "fd00::1/128"),
+            ca_file=Path("/etc/ca.pem"),
+            timeout_seconds=0.5,
+            client_certificate=etc / "own.pem",
+            client_key=etc / "own.key",
+        ),
+        "plain": Webhook("https://erp.example/hook", etc / "erp.key"),
+        "cloud": LambdaEndpoint(
+            "https://lambda.eu-west-1.amazonaws.com", "decide:live", "eu-west-1"
+        ),
+        "local": LambdaEndpoint("http://127.0.0.1:3001/x", "decide", "us-east-1", concurrency=2),
+        "asia": LambdaEndpoint("http://h", "decide", "ap-east-1"),
+        "serials": BuiltIn("allow-list", {"file": "serials.csv", "uses": 1}, etc),
+    }
+
+
+WEBHOOK = 'webhook = "https://erp.example/"'
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ("f = 3", "`f`: a text or a table is expected, not `3`"),
+        ('f = "https://erp.example/?hush"', "`f`: a webhook needs a secret to sign with"),
+        ('f = "hush"', "`f`: python:PACKAGE.MODULE:FUNCTION, builtin:KIND or"),
+        ('f = "python:hooks"', "`f`: `python`: PACKAGE.MODULE:FUNCTION is expected, not `hooks`"),
+        ('f = "python:a-b:c"', "not `a-b:c`"),
+        ('f = "builtin:deny-list"', "`f`: `builtin`: one of allow-list, "),
+        ('"f g" = "builtin:vault"', "`f g` is no name of a function"),
+        (f'{"f" * 65} = "builtin:vault"', "is no name of a function: 1 to 64"),
+        ("f = {}", "`f`: one of `python`, `webhook`, `lambda`, `builtin` is expected among"),
+        (f'f = {{ {WEBHOOK}, builtin = "vault" }}', "there is `webhook` and `builtin`"),
+        ("f = { builtin = 3 }", "not `3`"),
+        (f"f = {{ {WEBHOOK} }}", "`f`: `secret_file` is required"),
+        (f"f = {{ {WEBHOOK}, secret_file = 3 }}", "`secret_file` has to be a text, not 3"),
+        (f'f = {{ {WEBHOOK}, secret_file = "x", secret = "y" }}', "`secret` is not an option"),
+        (
+            f'f = {{ {WEBHOOK}, secret_file = "x", allow_networks = ["10.0.0.1/8"] }}',
+            "`allow_networks`: 10.0.0.1/8 has host bits set",
+        ),
+        (
+            f'f = {{ {WEBHOOK}, secret_file = "x", allow_networks = "10.0.0.0/8" }}',
+            "`allow_networks` has to be a list of texts, not `10.0.0.0/8`",
+        ),
+        (
+            f'f = {{ {WEBHOOK}, secret_file = "x", client_key = "y" }}',
+            "`client_key` is given without `client_cert`",
+        ),
+        ('f = { webhook = "http://erp.example/hush" }', "`webhook`: https://HOST"),
+        ('f = { webhook = "https://u:hush@erp.example/" }', "`webhook`: a user name or password"),
+        ('f = { python = "a:b", timeout = "soon" }', "`timeout` has to be a number from 0.1 to"),
+        ('f = { python = "a:b", timeout = 0 }', "`timeout` has to be a number from 0.1 to 900"),
+        ('f = { python = "a:b", timeout = nan }', "`timeout` has to be a number"),
+        ('f = { python = "a:b", memory = 64 }', "`memory` has to be a whole number from 128"),
+        ('f = { python = "a:b", concurrency = true }', "`concurrency` has to be a whole number"),
+        ('f = { python = "a:b", path = [3] }', "`path` has to be a list of texts"),
+        ('f = { python = "a:b", environment = "hush" }', "`environment` has to be a table"),
+        (
+            'f = { python = "a:b", environment = { "A=" = "hush" } }',
+            "`A=` is no name of a variable",
+        ),
+        ('f = { python = "a:b", environment = { A_B = 3 } }', "value of `A_B` has to be a text"),
+        ('f = { lambda = "http://h" }', "`function` is required"),
+        ('f = { lambda = "http://u:hush@h", function = "g" }', "`lambda`: http://HOST:PORT or"),
+        ('f = { lambda = "h", function = "g" }', "`lambda`: http://HOST:PORT or"),
+        ('f = { lambda = "http://h", function = "g h" }', "`function`: the name or ARN"),
+        ('f = { lambda = "http://h", function = "g", region = "x y" }', "`region`: a name such as"),
+    ],
+)
+def test_a_function_that_cannot_be_is_named(table: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "fleetgate.toml").write_text(f"[functions]\n{table}\n")
+    with pytest.raises(SettingError) as caught:
+        read_settings({}, {}, tmp_path)
+    assert "fleetgate.toml`: functions: " in caught.value.message
+    assert words in caught.value.message
+    if "python:PACKAGE" not in words:
+        assert "hush" not in caught.value.message
+
+
+def test_the_examples_of_the_documentation_are_settings(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "functions.md").read_text()
+    found = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    kinds = set()
+    for number, example in enumerate(found):
+        (tmp_path / f"{number}.toml").write_text(example)
+        variables = {"FLEETGATE_CONFIG": str(tmp_path / f"{number}.toml")}
+        kinds |= {type(each) for each in read_settings({}, variables, tmp_path).functions.values()}
+    assert kinds == {PythonFunction, Webhook, LambdaEndpoint, BuiltIn}

@@ -23,8 +23,9 @@ _HEAD = """# The operations of the API
 
 <!-- made by tools/coverage_page.py: change the docstrings or operations/scope.py, then run it -->
 
-Every operation of AWS's service models for `iot`, `iam` and `sts`, and of the provisioning API over
-MQTT. One that is not served answers 501 `NotImplementedException` with the reason below.
+Every operation of AWS's service models for `iot`, `iam`, `lambda` and `sts`, and of the API of
+provisioning over MQTT. One that is not served answers 501 `NotImplementedException` with the
+reason below.
 `fleetgate operations` prints what is served. Parameters, answers and errors are those of the AWS
 API references; [divergences](divergences.md) has what differs.
 """
@@ -32,6 +33,7 @@ API references; [divergences](divergences.md) has what differs.
 _TITLES = {
     "iot": "HTTP: the `iot` API",
     "iam": "HTTP: the `iam` API",
+    "lambda": "HTTP: the `lambda` API",
     "sts": "HTTP: the `sts` API",
     "provisioning": "MQTT: the `provisioning` API",
 }
@@ -66,8 +68,12 @@ def note(service: str, name: str) -> str:
 
 
 def _model_name(member: str) -> str:
-    """``serial_number`` -> ``SerialNumber``, as the models of IAM and STS have it."""
-    return "".join(part.capitalize() for part in member.split("_"))
+    """``serial_number`` -> ``SerialNumber``, as the models of IAM, Lambda and STS have it."""
+    words = [_WORDS.get(part, part.capitalize()) for part in member.split("_")]
+    return "".join(words)
+
+
+_WORDS = {"id": "Id", "kms": "KMS", "org": "Org"}
 
 
 def section(service: str, names: Sequence[str]) -> str:

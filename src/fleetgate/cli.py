@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from fleetgate import __version__, template_commands
+from fleetgate import __version__, allow_list_commands, hook_commands, template_commands
 from fleetgate.errors import Error
 
 MIGRATION_SECONDS = 3600.0
@@ -28,6 +28,8 @@ app = typer.Typer(
 )
 
 app.add_typer(template_commands.app, name="template")
+app.add_typer(hook_commands.app, name="hook")
+app.add_typer(allow_list_commands.app, name="allow-list")
 
 Data = Annotated[
     str | None,
@@ -161,6 +163,22 @@ def serve(
             help="Let POST /_fleetgate/reset empty the registry. [env: FLEETGATE_ALLOW_RESET]",
         ),
     ] = False,
+    faults: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="A fault script: what goes wrong on purpose, for those who develop devices. "
+            "[env: FLEETGATE_FAULTS]",
+        ),
+    ] = None,
+    allow_faults: Annotated[
+        bool,
+        typer.Option(
+            "--allow-faults",
+            help="Take fault scripts at /_fleetgate/faults, and on addresses of the network. "
+            "[env: FLEETGATE_ALLOW_FAULTS]",
+        ),
+    ] = False,
     limit: Annotated[
         list[str] | None,
         typer.Option(
@@ -175,6 +193,15 @@ def serve(
             metavar="NAME=DIR",
             help="A directory that bulk registrations read as the bucket of this name; "
             "repeatable. [env: FLEETGATE_BUCKETS, separated by commas]",
+        ),
+    ] = None,
+    function: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=TARGET",
+            help="A function for hooks and certificate providers: python:PACKAGE.MODULE:FUNCTION "
+            "or builtin:KIND, others in the file; repeatable. "
+            "[env: FLEETGATE_FUNCTIONS, separated by commas]",
         ),
     ] = None,
     log_level: Annotated[
@@ -215,8 +242,11 @@ def serve(
         "region": region,
         "auth": auth,
         "allow_reset": allow_reset or None,
+        "faults": faults,
+        "allow_faults": allow_faults or None,
         "limits": limit,
         "buckets": bucket,
+        "functions": function,
         "log_level": log_level,
     }
     settings = read_settings(given, os.environ, Path.cwd())
@@ -238,6 +268,8 @@ def serve(
             typer.echo("  AUTH  OFF: whoever reaches the HTTP API may do everything")
             for line in _WARNING:
                 typer.echo(line, err=True)
+        if settings.faults is not None or settings.allow_faults:
+            typer.echo("  FAULTS ON: this server fails on purpose when a fault script says so")
         env = f"{_program()} env --data {shlex.quote(str(settings.data))}"
         typer.echo(f'  next  eval "$({env})" && aws iot list-things')
         typer.echo(f"ready in {time.monotonic() - started:.2f} s")

@@ -8,6 +8,7 @@
     endpoints.json       where a running server is; absent while none runs
     registry.db          the registry (SQLite)
     reports/             the reports of bulk registrations
+    functions/           the code of uploaded functions, unpacked; emptied at every start
 
 The directory is made with mode 0700, files with keys have 0600. Every file is written durably:
 whole or not at all.

@@ -62,6 +62,10 @@ class InvalidCsr(Error):
     """A certificate signing request that cannot be honoured."""
 
 
+class InvalidFaultScript(Error):
+    """A fault script breaks a rule; the message names the fault, the key, the rule and the value."""
+
+
 class InputFileError(Error):
     """The input file of a bulk registration cannot be read; the message says why.
 
@@ -271,6 +275,55 @@ class PackedPolicyTooLarge(ServiceError):
 
 class PasswordPolicyViolation(ServiceError):
     status = 400
+
+
+# --- what the lambda service model declares ----------------------------------------------------
+
+
+class ValidationException(ServiceError):
+    """What breaks a constraint of Lambda's model (recorded from AWS; not declared)."""
+
+    status = 400
+
+
+class InvalidParameterValueException(ServiceError):
+    status = 400
+
+
+class ResourceConflictException(ServiceError):
+    status = 409
+
+
+class PreconditionFailedException(ServiceError):
+    status = 412
+
+
+class PolicyLengthExceededException(ServiceError):
+    status = 400
+
+
+class CodeStorageExceededException(ServiceError):
+    status = 400
+
+
+class CodeVerificationFailedException(ServiceError):
+    status = 400
+
+
+class InvalidRequestContentException(ServiceError):
+    status = 400
+
+
+class InvalidRuntimeException(ServiceError):
+    status = 502
+
+
+class InvalidZipFileException(ServiceError):
+    status = 502
+
+
+class ServiceException(ServiceError):
+    status = 500
 
 
 # --- what the front door of every service of the Query protocol answers -----------------------

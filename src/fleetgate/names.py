@@ -23,6 +23,17 @@ class Account:
         """
         return f"arn:{self.partition}:iot:{self.region}:{self.id}:{resource}"
 
+    def known_as(self, arn: str) -> str:
+        """An ARN in the form by which IAM policies and tags know its resource.
+
+        Certificate providers alone have two forms: the API answers ``certificateprovider:NAME``
+        (AWS IoT Developer Guide, "AWS CLI commands for certificate provider"), policies say
+        ``certificateprovider/NAME`` (Service Authorization Reference; the guide's example of
+        ``aws:SourceArn``).
+        """
+        kind = self.arn("certificateprovider")
+        return f"{kind}/{arn[len(kind) + 1 :]}" if arn.startswith(f"{kind}:") else arn
+
     def lambda_arn(self, function_name: str) -> str:
         """The ARN of a Lambda function.
 

@@ -26,9 +26,12 @@ import msgspec
 from fleetgate import data_directory
 from fleetgate.buckets import Buckets
 from fleetgate.data_directory import Credentials, DataDirectoryError, Endpoints
-from fleetgate.errors import Error, ServiceUnavailableException
+from fleetgate.errors import Error, InvalidFaultScript, ServiceUnavailableException
+from fleetgate.functions import confinement
+from fleetgate.functions.runner import Functions
 from fleetgate.gateway import services as gateway_services
 from fleetgate.gateway.authentication import Authentication
+from fleetgate.gateway.faults import Faults
 from fleetgate.gateway.http import HttpLimits, HttpServer, http_server
 from fleetgate.gateway.mqtt import Gateway
 from fleetgate.gateway.reserved import Reserved
@@ -36,17 +39,18 @@ from fleetgate.gateway.rest import Rest
 from fleetgate.gateway.server_names import ServerNames
 from fleetgate.gateway.tls_context import server_context
 from fleetgate.names import Account
-from fleetgate.operations import admission, provisioning
+from fleetgate.operations import admission, built_in_functions, provisioning
 from fleetgate.operations.bulk import Bulk
 from fleetgate.operations.bulk_runner import Runner
 from fleetgate.operations.call import Services
+from fleetgate.operations.certificate_providers import load_certificate_provider
 from fleetgate.operations.credentials import Keyring
 from fleetgate.operations.event_configurations import load_enabled_events
 from fleetgate.operations.just_in_time import JustInTime
 from fleetgate.operations.rsa_keys import RsaKeys
 from fleetgate.pki import issue, token, trust
 from fleetgate.reports import Reports
-from fleetgate.settings import Address, SettingError, Settings
+from fleetgate.settings import Address, SettingError, Settings, config_file
 from fleetgate.store.engine import Store, Tx, add_setting, find_setting
 from fleetgate.store.opening import open_store
 from fleetgate.wire.model import Service
@@ -60,7 +64,12 @@ SWEEP_INTERVAL = 30.0
 """Seconds between two looks for certificates whose ownership token ended unused."""
 
 
-MODELS = {"iot": "2015-05-28", "iam": "2010-05-08", "sts": "2011-06-15"}
+MODELS = {
+    "iot": "2015-05-28",
+    "iam": "2010-05-08",
+    "lambda": "2015-03-31",
+    "sts": "2011-06-15",
+}
 """The services that are offered over HTTP, with the versions of their APIs."""
 
 
@@ -105,15 +114,21 @@ async def serve(settings: Settings, ready: Callable[[Endpoints, Path], None]) ->
         await store.write(_claim_for_account, path, settings)
         services = _services(settings, path, store)
         await load_enabled_events(services)
+        services.built_in = built_in_functions.built_in_functions(settings.functions)
+        await load_certificate_provider(services)
         stack.push_async_callback(services.rsa_keys.close)
+        stack.push_async_callback(services.functions.close)
+        await services.functions.start()
+        stack.push_async_callback(services.background.close)
         buckets = Buckets(settings.buckets, settings.s3_endpoint_url, settings.region)
         buckets.check()
         runner = Runner(services)
         services.bulk = Bulk(buckets, Reports(path / "reports"), runner.wake)
         provisioning_door = Reserved(services, load_provisioning_model())
+        faults = _faults(settings, provisioning_door.model)
         just_in_time = JustInTime(services)
         stack.push_async_callback(just_in_time.provisioning.close, GRACE)
-        gateway = _gateway(path, services, provisioning_door, just_in_time)
+        gateway = _gateway(path, services, provisioning_door, just_in_time, faults)
         services.certificate_changed = gateway.disconnect_certificate
         services.publish = gateway.publish
         stack.push_async_callback(gateway.close, GRACE)
@@ -123,6 +138,8 @@ async def serve(settings: Settings, ready: Callable[[Endpoints, Path], None]) ->
         for listener in http_sockets:
             stack.callback(listener.close)
         _check_auth(settings, [*http_sockets, *mqtt_sockets])
+        if faults is not None:
+            _check_faults(settings, [*http_sockets, *mqtt_sockets])
         for listener in mqtt_sockets:
             await gateway.listen_on(listener)
         credentials = data_directory.load_credentials(path, _given_credentials(settings))
@@ -132,6 +149,7 @@ async def serve(settings: Settings, ready: Callable[[Endpoints, Path], None]) ->
             {name: load_model(name) for name in MODELS},
             Authentication(keys, settings.auth == "sigv4", services.host_names),
             partial(_reset, services, gateway) if settings.allow_reset else None,
+            faults,
         )
         http = http_server(
             rest,
@@ -160,6 +178,8 @@ async def serve(settings: Settings, ready: Callable[[Endpoints, Path], None]) ->
         working = asyncio.create_task(runner.run(), name="bulk")
         stack.push_async_callback(_cancel, working)
         just_in_time.provisioning.start()
+        preparing = asyncio.create_task(built_in_functions.prepare(services), name="built-in")
+        stack.push_async_callback(_cancel, preparing)
         ready(endpoints, path)
         stopping = asyncio.create_task(stop.wait(), name="stop")
         parts = [serving, sweeping, working]
@@ -181,8 +201,9 @@ def _services(settings: Settings, path: Path, store: Store) -> Services:
         serial=lambda: issue.MAX_SERIAL & int.from_bytes(random_bytes(20), "big") | 1,
     )
     lifetime = timedelta(seconds=settings.provisioning_claim_seconds)
+    account = Account(settings.account, settings.region)
     return Services(
-        account=Account(settings.account, settings.region),
+        account=account,
         store=store,
         authority=authority,
         device_profile=issue.DEVICE,
@@ -194,6 +215,12 @@ def _services(settings: Settings, path: Path, store: Store) -> Services:
         random_bytes=random_bytes,
         limits=settings.limits,
         ownership_token_seconds=settings.ownership_token_seconds,
+        functions=Functions(
+            settings.functions,
+            path / "functions",
+            arn=account.lambda_arn,
+            hidden=[path, config_file(os.environ, Path())],
+        ),
     )
 
 
@@ -206,7 +233,13 @@ def _host_names(settings: Settings) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _gateway(path: Path, services: Services, door: Reserved, just_in_time: JustInTime) -> Gateway:
+def _gateway(
+    path: Path,
+    services: Services,
+    door: Reserved,
+    just_in_time: JustInTime,
+    faults: Faults | None,
+) -> Gateway:
     certificate_file, key_file = data_directory.write_server_certificate(
         path,
         services.authority,
@@ -223,6 +256,7 @@ def _gateway(path: Path, services: Services, door: Reserved, just_in_time: JustI
             policy_epoch=lambda: services.policy_epoch,
             is_request=door.is_request,
             provision=door.provision,
+            faults=faults,
         ),
         server_context(certificate_file, key_file),
         max_connections=_connections()[0],
@@ -250,9 +284,11 @@ def _given_credentials(settings: Settings) -> Credentials | None:
 async def _reset(services: Services, gateway: Gateway) -> None:
     await services.store.reset()
     services.enabled_events = frozenset()
+    services.certificate_provider = None
     services.policy_epoch += 1
     services.iam_epoch += 1
     services.bulk.reset()
+    await services.functions.reset()
     gateway.disconnect_all()
 
 
@@ -264,7 +300,7 @@ async def _sweep_for_ever(services: Services) -> None:
             swept = await services.store.write(provisioning.sweep, services.account, services.now())
         except Exception as error:
             # the disk is full, a right in the database was revoked: later, then; the rest goes on
-            cause = " ".join(f"{type(error).__name__}: {error}".split())
+            cause = _cause(error)
             if cause != told:
                 unexpected = None if isinstance(error, ServiceUnavailableException) else error
                 log.error("event=not-swept cause=%s", cause, exc_info=unexpected)
@@ -278,6 +314,14 @@ async def _sweep_for_ever(services: Services) -> None:
                 )
         if not more:
             await asyncio.sleep(min(SWEEP_INTERVAL, services.ownership_token_seconds))
+
+
+def _cause(error: Exception) -> str:
+    """In one line. Of a database's error the message alone: libpq tells the place in the statement
+    in this form or that one, and the same cause would be told again and again."""
+    diagnosis = getattr(error, "diag", None)
+    said = getattr(diagnosis, "message_primary", None) or error
+    return " ".join(f"{type(error).__name__}: {said}".split())
 
 
 async def _cancel(part: asyncio.Task[None]) -> None:
@@ -338,6 +382,43 @@ def _check_auth(settings: Settings, bound: list[socket.socket]) -> None:
     )
 
 
+def _faults(settings: Settings, model: Service) -> Faults | None:
+    """What goes wrong on purpose; None, as it is for everybody but developers of devices.
+
+    Raises SettingError for a fault script with a mistake.
+    """
+    if settings.faults is None and not settings.allow_faults:
+        return None
+    faults = Faults(model, settings.ownership_token_seconds, time.time)
+    if settings.faults is not None:
+        try:
+            faults.load(settings.faults)
+        except InvalidFaultScript as error:
+            raise SettingError(f"--faults `{settings.faults}`: {error.message}") from None
+    return faults
+
+
+def _check_faults(settings: Settings, bound: list[socket.socket]) -> None:
+    """A server that breaks things on purpose stays on its machine, unless that is allowed.
+
+    Raises SettingError.
+    """
+    addresses = [listener.getsockname()[0] for listener in bound]
+    for address in addresses:
+        loopback = ipaddress.ip_address(address.partition("%")[0]).is_loopback
+        if not loopback and not settings.allow_faults:
+            raise SettingError(
+                f"--faults: the server listens on {address}, where devices of others may reach it "
+                "and meet the faults; --allow-faults permits that"
+            )
+    log.warning(
+        "event=faults-on listening=%s script=%s cause='--faults or --allow-faults: this server "
+        "FAILS ON PURPOSE when a fault script says so'",
+        ",".join(addresses),
+        settings.faults or "-",
+    )
+
+
 def _url(host: str, port: int) -> str:
     reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104
     if ":" in reachable and not reachable.startswith("["):
@@ -348,9 +429,11 @@ def _url(host: str, port: int) -> str:
 def _guard_process() -> None:
     """Settings of the process as a whole.
 
-    No core files, since keys are in memory; no file for others to read unless it says so; as
+    No core files, since keys are in memory, and no reading of it by other processes of the user,
+    the functions among them; no file for others to read unless it says so; as
     many file descriptors as may be had, since every connection takes one.
     """
+    confinement.guard()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.umask(0o077)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)

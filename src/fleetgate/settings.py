@@ -18,6 +18,7 @@ from typing import Any
 
 from fleetgate.domain.limits import Limits
 from fleetgate.errors import Error
+from fleetgate.functions.configured import Configured, parse_functions
 
 CONFIG_FILE = "fleetgate.toml"
 CONFIG_VARIABLE = "FLEETGATE_CONFIG"
@@ -45,7 +46,9 @@ class Settings:
     DescribeEndpoint answers. `trusted_proxies` are networks whose X-Forwarded-For is believed.
     `rsa_key_stock` is how many RSA keys are made ahead. `limits` are the quotas of the account.
     With `auth` ``off`` nothing is asked of HTTP callers.
+    `faults` is a fault script, None without; `allow_faults` takes them over HTTP.
     `buckets` are directories by the names of buckets, `s3_endpoint_url` where other buckets are.
+    `functions` are hooks and certificate providers of the operator, by the names in their ARNs.
     `database` is a ``postgresql://`` URL, or empty for SQLite in the data directory.
     """
 
@@ -58,6 +61,8 @@ class Settings:
     region: str = "us-east-1"
     auth: str = "sigv4"
     allow_reset: bool = False
+    faults: Path | None = None
+    allow_faults: bool = False
     log_level: str = "info"
     issuer: str = ""
     ownership_token_seconds: float = 3600.0
@@ -65,6 +70,7 @@ class Settings:
     rsa_key_stock: int = 32
     limits: Limits = field(default_factory=Limits)
     buckets: Mapping[str, Path] = field(default_factory=dict)
+    functions: Mapping[str, Configured] = field(default_factory=dict)
     s3_endpoint_url: str = ""
     database: str = field(default="", repr=False)
     database_connections: int = 8
@@ -86,6 +92,12 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     )
 
 
+def config_file(environment: Mapping[str, str], directory: Path) -> Path:
+    """The file that is read, if it is there."""
+    file = environment.get(CONFIG_VARIABLE)
+    return Path(file) if file else directory / CONFIG_FILE
+
+
 def read_settings(
     options: Mapping[str, Any], environment: Mapping[str, str], directory: Path
 ) -> Settings:
@@ -95,23 +107,26 @@ def read_settings(
     ``fleetgate.toml`` is looked for. Raises SettingError.
     """
     file = environment.get(CONFIG_VARIABLE)
-    path = Path(file) if file else directory / CONFIG_FILE
+    path = config_file(environment, directory)
     found: dict[str, Any] = {}
     limits: dict[str, int] = {}  # each by its own name: one source does not hide the others
     buckets: dict[str, Path] = {}  # likewise
+    functions: dict[str, Configured] = {}  # likewise
 
-    def take(name: str, value: Any, source: str) -> None:
-        parsed = _parse(name, value, source)
+    def take(name: str, value: Any, source: str, base: Path = directory) -> None:
+        parsed = _parse(name, value, source, base)
         if name == "limits":
             limits.update(parsed)
         elif name == "buckets":
             buckets.update(parsed)
+        elif name == "functions":
+            functions.update(parsed)
         else:
             found[name] = parsed
 
     if file or path.is_file():
         for name, value in _read_file(path).items():
-            take(name, value, f"`{path}`")
+            take(name, value, f"`{path}`", path.absolute().parent)
     for name in _PARSERS:
         text = environment.get(variable(name))
         if text is not None:
@@ -121,14 +136,23 @@ def read_settings(
             take(name, value, f"the option --{_option(name)}")
     found["limits"] = Limits(**limits)
     found["buckets"] = buckets
+    found["functions"] = functions
     if (found.get("access_key_id") is None) != (found.get("secret_access_key") is None):
         raise SettingError(f"{' and '.join(ACCESS_KEY_VARIABLES)} have to be set together")
     return Settings(**found)
 
 
 def _option(name: str) -> str:
-    singular = {"host_names": "host-name", "limits": "limit", "buckets": "bucket"}
+    singular = {
+        "host_names": "host-name",
+        "limits": "limit",
+        "buckets": "bucket",
+        "functions": "function",
+    }
     return singular.get(name, name.replace("_", "-"))
+
+
+_NOT_SHOWN = ("secret_access_key", "database", "limits", "functions")
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -144,17 +168,26 @@ def _read_file(path: Path) -> dict[str, Any]:
     return values
 
 
-def _parse(name: str, value: Any, source: str) -> Any:
+def _parse(name: str, value: Any, source: str, directory: Path) -> Any:
+    """The value of a setting; those of functions have paths relative to `directory`."""
     try:
+        if name == "functions":
+            return parse_functions(value, directory)
         return _PARSERS[name](value)
     except (ValueError, TypeError) as error:
-        shown = "" if name in ("secret_access_key", "database", "limits") else f" `{value}`"
+        shown = "" if name in _NOT_SHOWN else f" `{value}`"
         raise SettingError(f"{source}: {name}{shown}: {error}") from None
 
 
 def _path(value: Any) -> Path:
     if not isinstance(value, str | Path) or not str(value):
         raise ValueError("a directory is expected")
+    return Path(value)
+
+
+def _file(value: Any) -> Path:
+    if not isinstance(value, str | Path) or not str(value):
+        raise ValueError("a file is expected")
     return Path(value)
 
 
@@ -285,13 +318,16 @@ _PARSERS: Mapping[str, Callable[[Any], Any]] = {
     "region": _matching(r"[a-z0-9-]{1,32}", "a name such as us-east-1 is expected"),
     "auth": _matching("|".join(AUTHENTICATION), "sigv4 or off is expected"),
     "allow_reset": _switch,
+    "faults": _file,
+    "allow_faults": _switch,
     "log_level": _matching("|".join(LOG_LEVELS), f"one of {', '.join(LOG_LEVELS)} is expected"),
     "issuer": _matching(r"[^\x00-\x1f]{1,200}", "1 to 200 printable characters are expected"),
     "ownership_token_seconds": _seconds,
     "provisioning_claim_seconds": _seconds,
-    "rsa_key_stock": _count(1, 1000),
+    "rsa_key_stock": _count(0, 1000),
     "limits": _limits,
     "buckets": _buckets,
+    "functions": lambda value: parse_functions(value, Path()),
     "s3_endpoint_url": _matching(
         r"|https?://[^\s/@?#]+(/[^\s@?#]*)?",
         "http://HOST:PORT or https://HOST is expected, without credentials",

@@ -54,7 +54,7 @@ def framed(draw: st.DrawFn) -> bytes:
     return data
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=6 * settings().max_examples)
 @given(
     st.one_of(st.binary(max_size=60), framed(), damaged()).flatmap(chunked),
     st.sampled_from(list(Role)),

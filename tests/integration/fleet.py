@@ -77,15 +77,18 @@ def write_identity(directory: Path, name: str, certificate: str, key: str, id_: 
 
 
 def create_identity(server: Server, directory: Path, name: str, *policies: str) -> Identity:
-    """An ACTIVE certificate made through boto3, with `policies` attached."""
-    made = server.iot.create_keys_and_certificate(setAsActive=True)
+    """An ACTIVE certificate of a new P-256 key, made through boto3, with `policies` attached."""
+    request = signing_request(name)
+    made = server.iot.create_certificate_from_csr(
+        certificateSigningRequest=request.csr, setAsActive=True
+    )
     for policy in policies:
         server.iot.attach_policy(policyName=policy, target=made["certificateArn"])
     return write_identity(
         directory,
         name,
         made["certificatePem"],
-        made["keyPair"]["PrivateKey"],
+        request.key,
         made["certificateId"],
     )
 

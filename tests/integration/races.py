@@ -33,12 +33,14 @@ def started(tmp_path: Path, database: str, request: pytest.FixtureRequest, **env
 
 
 @contextmanager
-def connected(server: Server, fleet: Fleet, count: int) -> Iterator[list[PahoDevice]]:
+def connected(
+    server: Server, fleet: Fleet, count: int, name: str = "racer"
+) -> Iterator[list[PahoDevice]]:
     """`count` TLS connections of the fleet's claim certificate, subscribed to CSR's replies."""
     with ExitStack() as stack:
 
         def connect(number: int) -> PahoDevice:
-            device = PahoDevice(server, fleet.claim, f"racer-{number}", keep_alive=600)
+            device = PahoDevice(server, fleet.claim, f"{name}-{number}", keep_alive=600)
             stack.push(device)
             device.__enter__()
             device.listen(CSR)

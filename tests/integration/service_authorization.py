@@ -2,7 +2,8 @@
 
 An action that is not here has none, and is asked on ``*``. Sources: Service Authorization
 Reference, "Actions, resources, and condition keys for AWS IoT", "... for AWS Identity and Access
-Management", "... for AWS Security Token Service"; of the types, those that are served.
+Management", "... for AWS Lambda", "... for AWS Security Token Service"; of the types, those that
+are served.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _TAGGABLE = (
-    "billinggroup cacert domainconfiguration policy provisioningtemplate rolealias thinggroup "
-    "thingtype"
+    "billinggroup cacert certificateprovider domainconfiguration policy provisioningtemplate "
+    "rolealias thinggroup thingtype"
 )
 
 RESOURCE_TYPES: Mapping[str, Mapping[str, str]] = {
@@ -24,6 +25,7 @@ RESOURCE_TYPES: Mapping[str, Mapping[str, str]] = {
         "AttachThingPrincipal": "cert",
         "CancelCertificateTransfer": "cert*",
         "CreateBillingGroup": "billinggroup*",
+        "CreateCertificateProvider": "certificateprovider*",
         "CreateDomainConfiguration": "domainconfiguration*",
         "CreatePolicy": "policy*",
         "CreatePolicyVersion": "policy*",
@@ -37,6 +39,7 @@ RESOURCE_TYPES: Mapping[str, Mapping[str, str]] = {
         "DeleteBillingGroup": "billinggroup*",
         "DeleteCACertificate": "cacert*",
         "DeleteCertificate": "cert*",
+        "DeleteCertificateProvider": "certificateprovider*",
         "DeleteDomainConfiguration": "domainconfiguration*",
         "DeletePolicy": "policy*",
         "DeletePolicyVersion": "policy*",
@@ -50,6 +53,7 @@ RESOURCE_TYPES: Mapping[str, Mapping[str, str]] = {
         "DescribeBillingGroup": "billinggroup*",
         "DescribeCACertificate": "cacert*",
         "DescribeCertificate": "cert*",
+        "DescribeCertificateProvider": "certificateprovider*",
         "DescribeDomainConfiguration": "domainconfiguration*",
         "DescribeProvisioningTemplate": "provisioningtemplate*",
         "DescribeProvisioningTemplateVersion": "provisioningtemplate*",
@@ -85,6 +89,7 @@ RESOURCE_TYPES: Mapping[str, Mapping[str, str]] = {
         "UpdateBillingGroup": "billinggroup*",
         "UpdateCACertificate": "cacert*",
         "UpdateCertificate": "cert*",
+        "UpdateCertificateProvider": "certificateprovider*",
         "UpdateDomainConfiguration": "domainconfiguration*",
         "UpdateProvisioningTemplate": "provisioningtemplate*",
         "UpdateRoleAlias": "rolealias*",
@@ -149,15 +154,36 @@ RESOURCE_TYPES: Mapping[str, Mapping[str, str]] = {
         "UpdateRoleDescription": "role*",
         "UpdateUser": "user*",
     },
+    "lambda": {
+        "AddPermission": "function*",
+        "CreateFunction": "function*",
+        "DeleteFunction": "function*",
+        "GetFunction": "function*",
+        "GetFunctionCodeSigningConfig": "function*",
+        "GetFunctionConfiguration": "function*",
+        "GetPolicy": "function*",
+        "Invoke": "function*",
+        "ListTags": "function",
+        "ListVersionsByFunction": "function*",
+        "RemovePermission": "function*",
+        "TagResource": "function",
+        "UntagResource": "function",
+        "UpdateFunctionCode": "function*",
+        "UpdateFunctionConfiguration": "function*",
+    },
     "sts": {
         "AssumeRole": "role*",
     },
 }
 
+ACTIONS: Mapping[str, str] = {"Invoke": "lambda:InvokeFunction"}
+"""Actions that are not called like their operation."""
+
 TAGS_ON_CREATION: Mapping[str, Mapping[str, str]] = {
     "iot": dict.fromkeys(
         (
             "CreateBillingGroup",
+            "CreateCertificateProvider",
             "CreateDomainConfiguration",
             "CreatePolicy",
             "CreateProvisioningTemplate",
@@ -173,6 +199,7 @@ TAGS_ON_CREATION: Mapping[str, Mapping[str, str]] = {
         "CreateRole": "iam:TagRole",
         "CreateUser": "iam:TagUser",
     },
+    "lambda": {"CreateFunction": "lambda:TagResource"},
 }
 """What tags need when something is created. Sources: IAM User Guide, "IAM: Create new users only
 with specific tags"; AWS IoT Developer Guide, "Managing a stream in the AWS Cloud"."""

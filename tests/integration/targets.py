@@ -6,6 +6,8 @@ which bears the name of the operation and is brought into the state the operatio
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -17,8 +19,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from fleetgate.functions.runner import runtimes
 from tests.integration.fleet import arn, policy_document, signing_request, template_body
-from tests.integration.server import ACCOUNT
+from tests.integration.server import ACCOUNT, REGION
 
 ALLOW = policy_document({"Effect": "Allow", "Action": "iot:Connect", "Resource": "*"})
 RIGHTS = policy_document({"Effect": "Allow", "Action": "iot:*", "Resource": "*"})
@@ -36,7 +39,27 @@ ONLY_A_POLICY = (
 PASSWORD, OTHER_PASSWORD = "Correct horse 1 battery", "Correct horse 2 battery"
 TAGS = [{"Key": "k", "Value": "v"}]
 SHARED = "present"
+PERMISSION = {
+    "StatementId": "added",
+    "Action": "lambda:InvokeFunction",
+    "Principal": "iot.amazonaws.com",
+}
 READS = ("Describe", "Get", "List", "Test")
+
+def _code() -> dict[str, bytes]:
+    """The zip of a function."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("f.py", "def handler(event, context):\n    return event\n")
+    return {"ZipFile": out.getvalue()}
+
+
+CODE = _code()
+
+
+def function_arn(name: str) -> str:
+    return f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{name}"
+
 
 REFUSED: dict[str, tuple[int, str]] = {
     # nothing is ever transferred to the one account of a server
@@ -56,14 +79,17 @@ REFUSED: dict[str, tuple[int, str]] = {
 
 
 class Targets:
-    """Parameters of calls that succeed. `iot` and `iam` are clients of the root user.
+    """Parameters of calls that succeed. `iot`, `iam` and `functions` (Lambda) are clients of the
+    root user.
 
     `role` is the ARN of a role that AWS IoT and its credential provider may assume, `user` the
     name of the user who calls, and `key` their access key.
     """
 
-    def __init__(self, iot: Any, iam: Any, role: str, user: str, key: str) -> None:
-        self.iot, self.iam = iot, iam
+    def __init__(
+        self, iot: Any, iam: Any, functions: Any, role: str, user: str, key: str
+    ) -> None:
+        self.iot, self.iam, self.functions = iot, iam, functions
         self.role, self.user, self.key = role, user, key
         self._made: dict[tuple[str, str], str] = {}
 
@@ -134,6 +160,20 @@ def _role_alias(made: Targets, name: str) -> str:
     return name
 
 
+def _certificate_provider(made: Targets, name: str) -> str:
+    """The one there may be, unless the call is to make it."""
+    for each in made.iot.list_certificate_providers()["certificateProviders"]:
+        there = each["certificateProviderName"]
+        made.iot.delete_certificate_provider(certificateProviderName=there)
+    if not name.startswith("Create"):
+        made.iot.create_certificate_provider(
+            certificateProviderName=name,
+            lambdaFunctionArn=VALUES["lambdaFunctionArn"],
+            accountDefaultForOperations=VALUES["accountDefaultForOperations"],
+        )
+    return name
+
+
 def _certificate(made: Targets, _: str) -> str:
     answer = made.iot.create_certificate_from_csr(certificateSigningRequest=signing_request().csr)
     return str(answer["certificateId"])
@@ -169,6 +209,14 @@ def _user(made: Targets, name: str) -> str:
 def _managed_policy(made: Targets, name: str) -> str:
     answer = made.iam.create_policy(PolicyName=name, PolicyDocument=RIGHTS)
     return str(answer["Policy"]["Arn"])
+
+
+def _function(made: Targets, name: str) -> str:
+    made.functions.create_function(
+        FunctionName=name, Code=CODE, Role=made.role, Runtime=runtimes()[0], Handler="f.handler"
+    )
+    made.functions.add_permission(FunctionName=name, **PERMISSION | {"StatementId": "present"})
+    return name
 
 
 @cache
@@ -218,6 +266,7 @@ MAKERS: dict[str, tuple[str, Callable[[Targets, str], str]]] = {
     "UserName": ("User", _user),
     "RoleName": ("Role", _role),
     "PolicyArn": ("", _managed_policy),
+    "FunctionName": ("Function", _function),
 }
 """Members that name a resource: the word for it in the operation that makes one, and how to."""
 
@@ -225,6 +274,9 @@ VALUES: dict[str, Any] = {
     "principal": Targets.certificate_arn,
     "target": Targets.certificate_arn,
     "resourceArn": lambda made, own: arn(f"policy/{made.one('policyName', own)}"),
+    "certificateProviderName": _certificate_provider,
+    "lambdaFunctionArn": f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:absent",
+    "accountDefaultForOperations": ["CreateCertificateFromCsr"],
     "roleArn": lambda made, _: made.role,
     "provisioningRoleArn": lambda made, _: made.role,
     "RoleArn": lambda made, _: made.role,
@@ -265,6 +317,13 @@ VALUES: dict[str, Any] = {
     "caCertificate": _authority("RegisterCACertificate")[1],
     "certificateMode": "SNI_ONLY",
     "certificatePem": lambda _, own: _foreign(own),
+    "Code": CODE,
+    "ZipFile": CODE["ZipFile"],
+    "Role": lambda made, _: made.role,
+    "Runtime": runtimes()[0],
+    "Handler": "f.handler",
+    "Resource": lambda made, own: function_arn(made.one("FunctionName", own)),
+    **PERMISSION,
 }
 """Values of the other members, some of which depend on what was made."""
 
@@ -337,7 +396,10 @@ PREPARED: dict[str, Callable[[Targets, Values], Values | None]] = {
     "ListV2LoggingLevels": _levels,
     "RegisterCertificate": _signed_by_an_active_ca,
     "RegisterThing": _existing_policy,
+    "RemovePermission": lambda *_: {"StatementId": "present"},
     "SetV2LoggingLevel": _levels,
+    # those of Lambda are a map
+    "TagResource": lambda _, values: {"Tags": {"k": "v"}} if "Tags" in values else {},
     "UpdateAssumeRolePolicy": lambda *_: {"PolicyDocument": TRUST},
 }
 """How to bring about the state an operation asks for; may return other values of members."""

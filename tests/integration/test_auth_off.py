@@ -59,6 +59,10 @@ def test_everybody_is_the_root_user(client: Any, name: str) -> None:
         sts.assume_role(RoleArn=f"arn:aws:iam::{ACCOUNT}:role/absent", RoleSessionName="ab")
     with pytest.raises(iot.exceptions.ResourceNotFoundException):
         iot.describe_thing(thingName="absent")
+    functions = client("lambda")
+    assert functions.list_functions()["Functions"] == []
+    with pytest.raises(functions.exceptions.ResourceNotFoundException, match="Function not found"):
+        functions.get_function(FunctionName="absent")
 
 
 def test_the_command_line_without_credentials(open_server: Server, tmp_path: Path) -> None:

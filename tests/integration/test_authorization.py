@@ -20,6 +20,7 @@ import botocore.session
 import pytest
 from botocore.exceptions import ClientError
 
+from fleetgate.functions.runner import runtimes
 from fleetgate.operations.dispatch import SERVED
 from fleetgate.operations.session_tokens import Claims, seal
 from tests.integration.databases import KINDS as DATABASES
@@ -27,10 +28,11 @@ from tests.integration.databases import settings_of
 from tests.integration.fleet import create_role, template_body
 from tests.integration.refusal import refusal
 from tests.integration.server import ACCOUNT, EXECUTABLES, REGION, Server, http, run
-from tests.integration.service_authorization import RESOURCE_TYPES, TAGS_ON_CREATION
-from tests.integration.targets import REFUSED, TAGS, Targets
+from tests.integration.service_authorization import ACTIONS, RESOURCE_TYPES, TAGS_ON_CREATION
+from tests.integration.targets import CODE, PERMISSION, REFUSED, TAGS, Targets, function_arn
 
-OPERATIONS = [(service, name) for service in ("iot", "iam", "sts") for name in SERVED[service]]
+SERVICES = ("iot", "iam", "lambda", "sts")
+OPERATIONS = [(service, name) for service in SERVICES for name in SERVED[service]]
 FREE = {("sts", "GetCallerIdentity"), ("sts", "GetSessionToken")}
 """STS API Reference: no permission is needed, and none can be taken away."""
 
@@ -40,7 +42,7 @@ CODES = {
     "signature": ("InvalidSignatureException", "SignatureDoesNotMatch"),
     "unknown": ("UnrecognizedClientException", "InvalidClientTokenId"),
 }
-"""What the same refusal is called by iot, and by iam and sts."""
+"""What the same refusal is called by iot and lambda, and by iam and sts."""
 
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/matrix"
 ROOT = f"arn:aws:iam::{ACCOUNT}:root"
@@ -48,7 +50,7 @@ USER = f"arn:aws:iam::{ACCOUNT}:user/matrix"
 
 
 def code(service: str, refused: str) -> tuple[int, str]:
-    return 403, CODES[refused][service != "iot"]
+    return 403, CODES[refused][service in ("iam", "sts")]
 
 
 def document(*statements: Any) -> str:
@@ -80,6 +82,9 @@ NAMED: dict[str, Any] = {
     "policyName": "absent",
     "templateName": "absent",
     "roleAlias": "absent",
+    "certificateProviderName": "absent",
+    "lambdaFunctionArn": f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:absent",
+    "accountDefaultForOperations": ["CreateCertificateFromCsr"],
     "domainConfigurationName": "absent",
     "certificateId": "a" * 64,
     "caCertificateId": "a" * 64,
@@ -123,6 +128,14 @@ NAMED: dict[str, Any] = {
     "TagKeys": ["k"],
     "RoleArn": ROLE,
     "RoleSessionName": "matrix",
+    "FunctionName": "absent",
+    "Code": CODE,
+    "ZipFile": CODE["ZipFile"],
+    "Role": ROLE,
+    "Runtime": runtimes()[0],
+    "Handler": "f.handler",
+    "Resource": function_arn("absent"),
+    **PERMISSION,
 }
 
 # what the model does not call required, but the operation needs to be about something
@@ -142,6 +155,9 @@ ADDED = {
     "GetEffectivePolicies": ("principal",),
     "RegisterCACertificate": ("certificateMode",),
     "TestAuthorization": ("principal",),
+    "CreateFunction": ("Runtime", "Handler"),
+    "UpdateFunctionCode": ("ZipFile",),
+    "UpdateFunctionConfiguration": ("Role",),
 }
 
 OWN = {
@@ -164,7 +180,8 @@ def members_of(service: str, operation: str) -> tuple[str, ...]:
 
 def parameters(service: str, operation: str) -> dict[str, Any]:
     """Parameters that name nothing that is there."""
-    return {name: NAMED.get(name, "absent") for name in members_of(service, operation)}
+    params = {name: NAMED.get(name, "absent") for name in members_of(service, operation)}
+    return params | ({"Tags": {"k": "v"}} if service == "lambda" and "Tags" in params else {})
 
 
 KINDS = {
@@ -175,6 +192,7 @@ KINDS = {
     "policy": "policyName",
     "provisioningtemplate": "templateName",
     "rolealias": "roleAlias",
+    "certificateprovider": "certificateProviderName",
     "cert": "certificateId",
     "cacert": "certificateId",
 }
@@ -188,6 +206,8 @@ def resources(service: str, operation: str, params: dict[str, Any]) -> list[str]
     for whole in ("resourceArn", "target", "principal", "PolicyArn", "RoleArn"):
         if whole in params and (whole != "PolicyArn" or types == ["policy"]):
             return [params[whole]]
+    if service == "lambda":
+        return [params.get("Resource") or function_arn(params["FunctionName"])]
     if service == "iam":
         kind = types[0]
         name = params.get(f"{kind.capitalize()}Name")
@@ -294,7 +314,7 @@ def callers(
         made = Callers(server)
         create_role(server)
         iam = made.client("root", "iam")
-        services = ["iot.amazonaws.com", "credentials.iot.amazonaws.com"]
+        services = [f"{name}.amazonaws.com" for name in ("iot", "credentials.iot", "lambda")]
         trust = {
             "Effect": "Allow",
             "Principal": {"AWS": ROOT, "Service": services},
@@ -324,7 +344,7 @@ def matrix(callers: Callers) -> Matrix:
     keys = callers.user("matrix")
     credentials: dict[str, dict[str, str]] = {
         "nobody": callers.user("nobody"),
-        "denied": callers.user("denied", ALL, statement("Deny", ["iot:*", "iam:*", "sts:*"])),
+        "denied": callers.user("denied", ALL, statement("Deny", [f"{s}:*" for s in SERVICES])),
         "matrix": keys,
         "inactive": callers.user("inactive", ALL),
         "deleted": callers.user("deleted", ALL),
@@ -339,7 +359,8 @@ def matrix(callers: Callers) -> Matrix:
     key = {who: credentials[who]["aws_access_key_id"] for who in ("matrix", "inactive", "deleted")}
     iam.update_access_key(UserName="inactive", AccessKeyId=key["inactive"], Status="Inactive")
     iam.delete_access_key(UserName="deleted", AccessKeyId=key["deleted"])
-    targets = Targets(callers.client("root", "iot"), iam, ROLE, "matrix", key["matrix"])
+    iot, functions = callers.client("root", "iot"), callers.client("root", "lambda")
+    targets = Targets(iot, iam, functions, ROLE, "matrix", key["matrix"])
     return Matrix(callers, credentials, targets)
 
 
@@ -347,20 +368,22 @@ def test_the_operations_that_cannot_succeed_are_served() -> None:
     assert REFUSED.keys() <= {operation for _, operation in OPERATIONS}
 
 
+# rights are evaluated above the store: tests/operations/test_authorization.py has both databases
+@pytest.mark.parametrize("callers", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(("service", "operation"), OPERATIONS)
 def test_who_may_and_who_may_not(
     callers: Callers, matrix: Matrix, service: str, operation: str
 ) -> None:
     params = matrix.targets.parameters(operation, members_of(service, operation))
-    action = f"{service}:{operation}"
+    action = ACTIONS.get(operation, f"{service}:{operation}")
     free = (service, operation) in FREE
     expected = REFUSED.get(operation, (200, ""))
     further = []
     if tagging := TAGS_ON_CREATION.get(service, {}).get(operation):
-        params["tags" if service == "iot" else "Tags"] = TAGS
+        params["tags" if service == "iot" else "Tags"] = {"k": "v"} if service == "lambda" else TAGS
         on = resources(service, operation, params)
         further.append((tagging, arn("cacert/*") if on == ["*"] else on[0]))
-    if service == "iot" and ROLE in json.dumps(params):
+    if service in ("iot", "lambda") and ROLE in str(params):
         further.append(("iam:PassRole", ROLE))
 
     answer = call(matrix("nobody", service), operation, params)

@@ -82,15 +82,16 @@ def test_no_certificate_is_refused(server: Server, shared_fleet: Fleet, name: st
 # --- tokens ------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def foreign_token(tmp_path: Path) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def foreign_token(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A genuine token, of another server."""
-    with Server(tmp_path / "foreign") as other:
+    tmp_path = tmp_path_factory.mktemp("foreign")
+    with Server(tmp_path / "data") as other:
         fleet = create_fleet(other, tmp_path, "foreign")
         with PahoDevice(other, fleet.claim, "foreign") as device:
             device.listen(CSR)
             made, _ = device.create()
-        yield made["certificateOwnershipToken"]
+    return str(made["certificateOwnershipToken"])
 
 
 @pytest.mark.parametrize("form", ["json", "cbor"])

@@ -291,11 +291,13 @@ def test_headers_that_are_not_utf8_are_refused(server: Server, line: bytes, form
 
 def test_the_name_older_command_line_tools_sign_with_is_accepted(server: Server) -> None:
     assert signed(server, "GET", "/things", service="execute-api").status == 200
-    assert error(signed(server, "GET", "/things", service="lambda"))[:2] == (
+    assert error(signed(server, "GET", "/things", service="s3"))[:2] == (
         501,
         "NotImplementedException",
     )
     assert signed(server, "GET", "/things", service="sts").status == 404
+    # where ListFunctions was in older models
+    assert signed(server, "GET", "/2015-03-31/functions/", service="lambda").status == 200
 
 
 FORM = "application/x-www-form-urlencoded"

@@ -11,13 +11,13 @@ import pytest
 
 from tests.integration.fleet import Fleet, Identity
 from tests.integration.paho_device import PahoDevice, onboard
-from tests.integration.server import Server, environment, run
+from tests.integration.server import EXECUTABLES, Server, environment, run
 
 
 def aws(server: Server, cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    script = 'eval "$(fleetgate env --data "$1")" && shift && aws "$@"'
-    no_pager = {"AWS_PAGER": ""}
-    return run("bash", "-c", script, "aws", str(server.data), *arguments, cwd=cwd, env=no_pager)
+    script = 'PATH=$1:$PATH && eval "$(fleetgate env --data "$2")" && shift 2 && aws "$@"'
+    first = (str(EXECUTABLES), str(server.data))  # the executable itself (see aws_command)
+    return run("bash", "-c", script, "aws", *first, *arguments, cwd=cwd, env={"AWS_PAGER": ""})
 
 
 def test_the_aws_command_line_works_unmodified(server: Server, name: str, tmp_path: Path) -> None:

@@ -277,11 +277,21 @@ def test_lint_says_when_the_server_cannot_be_asked(tmp_path: Path) -> None:
 def signed(
     server: Server, body: Any, credentials: Credentials | None = None, service: str = "iot"
 ) -> Answer:
+    return signed_at(server, RENDER, body, credentials, service)
+
+
+def signed_at(
+    server: Server,
+    path: str,
+    body: Any,
+    credentials: Credentials | None = None,
+    service: str = "iot",
+) -> Answer:
     if credentials is None:
         found = server.iot._request_signer._credentials.get_frozen_credentials()
         credentials = Credentials(found.access_key, found.secret_key)
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    request = AWSRequest("POST", f"{server.http_url}{RENDER}", data=data)
+    request = AWSRequest("POST", f"{server.http_url}{path}", data=data)
     request.headers["Content-Type"] = "application/json"
     botocore.auth.SigV4Auth(credentials, service, REGION).add_auth(request)
     return http(request.url, method="POST", headers=dict(request.headers), body=data)

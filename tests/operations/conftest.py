@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -20,7 +20,8 @@ from fleetgate.names import Account
 from fleetgate.operations.call import Call, Services
 from fleetgate.operations.dispatch import invoke
 from fleetgate.operations.identity import Identity
-from fleetgate.operations.rsa_keys import RsaKeys
+from fleetgate.operations.rsa_keys import RsaKeyPair, RsaKeys
+from fleetgate.operations.rsa_worker import make
 from fleetgate.pki import issue
 from fleetgate.pki.trust import Authority
 from fleetgate.server import MODELS, load_model, load_provisioning_model
@@ -39,6 +40,14 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+class MadeHere(RsaKeys):
+    """RSA keys without the processes that make them ahead: one for each test would be slow."""
+
+    async def take(self) -> RsaKeyPair:
+        private, public = make()
+        return RsaKeyPair(private.decode("ascii"), public)
 
 
 @dataclass
@@ -113,28 +122,15 @@ def models() -> dict[str, Service]:
     return {**over_http, "provisioning": load_provisioning_model()}
 
 
-@pytest.fixture(scope="session")
-def rsa_keys() -> Callable[[], RsaKeys]:
-    return lambda: RsaKeys(workers=1, stock=2)
-
-
 @pytest.fixture
 def registry(
     store: Store,
     authority: Authority,
     models: dict[str, Service],
-    rsa_keys: Callable[[], RsaKeys],
 ) -> Iterator[Registry]:
     clock = Clock()
     ended: list[str] = []
     with asyncio.Runner() as runner:
-
-        async def make_keys() -> RsaKeys:
-            keys = rsa_keys()
-            keys.start()
-            return keys
-
-        keys = runner.run(make_keys())
         services = Services(
             account=Account("123456789012", "eu-west-1"),
             store=store,
@@ -142,14 +138,15 @@ def registry(
             device_profile=issue.DEVICE,
             claim_profile=issue.CLAIM,
             token_key=bytes(32),
-            rsa_keys=keys,
+            rsa_keys=MadeHere(),
             host_names=("gate.example", "10.0.0.1"),
             now=clock,
             random_bytes=os.urandom,
             certificate_changed=ended.append,
         )
         yield Registry(services, clock, runner, models, ended)
-        runner.run(keys.close())
+        runner.run(services.background.close())
+        runner.run(services.functions.close())
 
 
 ALLOW = '{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"iot:*","Resource":"*"}}'

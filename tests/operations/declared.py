@@ -16,6 +16,13 @@ FRONT_DOOR = {
         "NotImplementedException",
         "ValidationError",
     },
+    "lambda": {
+        "AccessDeniedException",
+        "NotImplementedException",
+        "RequestEntityTooLargeException",  # recorded from AWS
+        "ServiceUnavailableException",
+        "ValidationException",  # recorded from AWS: what breaks a constraint of the model
+    },
     "provisioning": {"NotImplementedException"},
 }
 """Codes every operation of a service may answer with, declared or not."""

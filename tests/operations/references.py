@@ -11,9 +11,11 @@ from fleetgate.names import Account
 from fleetgate.store.engine import Store, Tx
 
 _TAGGABLE = (
-    "{billinggroup} UNION ALL {cacert} UNION ALL {domainconfiguration} UNION ALL {policy} "
+    "{billinggroup} UNION ALL {cacert} UNION ALL {certificateprovider} "
+    "UNION ALL {domainconfiguration} UNION ALL {policy} "
     "UNION ALL {provisioningtemplate} UNION ALL {rolealias} UNION ALL {thinggroup} "
-    "UNION ALL {thingtype} UNION ALL {user} UNION ALL {role} UNION ALL SELECT arn FROM iam_policy"
+    "UNION ALL {thingtype} UNION ALL {user} UNION ALL {role} UNION ALL SELECT arn FROM iam_policy "
+    "UNION ALL {function}"
 )
 
 _REFERENCES: tuple[tuple[str, str, str], ...] = (
@@ -48,12 +50,14 @@ _REFERENCES: tuple[tuple[str, str, str], ...] = (
         "SELECT user_id FROM iam_user UNION ALL SELECT role_id FROM iam_role",
     ),
     ("iam_policy_version", "policy_id", "SELECT policy_id FROM iam_policy"),
+    ("lambda_function", "code_id", "SELECT code_id FROM function_code"),
 )
 
 _KINDS = {
     "billinggroup": ("billing_group_name", "billing_group"),
     "cacert": ("certificate_id", "ca_certificate"),
     "cert": ("certificate_id", "certificate"),
+    "certificateprovider": ("name", "certificate_provider"),
     "domainconfiguration": ("name || '/' || suffix", "domain_configuration"),
     "policy": ("policy_name", "policy"),
     "provisioningtemplate": ("template_name", "template"),
@@ -88,6 +92,10 @@ _BROKEN = {
         "SELECT certificate_id FROM certificate WHERE status = 'PENDING_TRANSFER' "
         "AND certificate_id NOT IN (SELECT certificate_id FROM certificate_transfer)"
     ),
+    "a permission of an uploaded function that is gone": (
+        "SELECT function_name FROM function_permission WHERE origin = 'uploaded' "
+        "AND function_name NOT IN (SELECT function_name FROM lambda_function)"
+    ),
     "a certificate that is exclusive to one thing and attached to another": (
         "SELECT a.principal FROM thing_principal a JOIN thing_principal b "
         "ON a.principal = b.principal AND a.thing_name <> b.thing_name WHERE a.exclusive = 1"
@@ -100,7 +108,9 @@ REMEMBERED = {
     ("certificate", "thing_name"): "the thing the certificate was registered for",
     ("certificate", "ca_certificate_id"): "stays when the CA certificate is deleted",
     ("template", "provisioning_role_arn"): "a role may be deleted before what uses it, as with AWS",
-    ("ca_certificate", "role_arn"): "the same",
+    ("template", "hook_target_arn"): "a function may be made after its template, as with AWS",
+    ("certificate_provider", "function_arn"): "the same",
+    ("ca_certificate", "role_arn"): "a role may be deleted before what uses it, as with AWS",
     ("role_alias", "role_arn"): "the same",
     ("logging_options", "role_arn"): "the same",
     ("registration_task", "role_arn"): "the same",
@@ -108,6 +118,12 @@ REMEMBERED = {
     ("log_level", "target_name"): "what is not there yet may have a level, as with AWS",
     ("registration_answer", "certificate_id"): "kept until its own end",
     ("registration_answer", "template_name"): "the same",
+    ("lambda_function", "role_arn"): "a role may be deleted before what uses it, as with AWS",
+    ("function_code", "code_id"): "is stored before a function refers to it",
+    ("allow_list_use", "certificate_id"): "what was used stays when the certificate is deleted",
+    ("allow_list_use", "thing_name"): "the same",
+    ("deleted_key", "certificate_id"): "the id of a certificate that was deleted",
+    ("deleted_key", "thing_name"): "the thing it was registered for",
 }
 """Columns with a name or id of something else that may be gone, and why."""
 
@@ -118,6 +134,7 @@ CHECKED = {
     ("template", "default_version_id"),
     ("iam_policy", "default_version_id"),
     ("iam_attached_policy", "policy_arn"),
+    ("function_permission", "function_name"),
 }
 """Columns whose references are followed."""
 
@@ -132,6 +149,7 @@ def _query() -> str:
     for kind in ("user", "role"):
         name = f"{kind}_name"
         arns[kind] = f"SELECT CAST(:iam AS TEXT) || '{kind}' || path || {name} FROM iam_{kind}"
+    arns["function"] = "SELECT CAST(:functions AS TEXT) || function_name FROM lambda_function"
     parts = [
         f"SELECT '{table}.{column}' AS what, {column} AS shown FROM {table} WHERE "
         f"{column} IS NOT NULL AND {column} NOT IN ({keys.format_map(arns)})"
@@ -143,7 +161,12 @@ def _query() -> str:
 
 async def broken_references(store: Store, account: Account) -> list[tuple[str, str]]:
     """What is broken, and the name, ARN or id that shows it."""
-    begin = {"iot": account.arn(""), "iam": account.iam_arn(""), "aws": "arn:aws:iam::aws:%"}
+    begin = {
+        "iot": account.arn(""),
+        "iam": account.iam_arn(""),
+        "functions": account.lambda_arn(""),
+        "aws": "arn:aws:iam::aws:%",
+    }
 
     def find(tx: Tx) -> list[tuple[str, str]]:
         return [(str(what), str(shown)) for what, shown in tx.all(_query(), **begin)]

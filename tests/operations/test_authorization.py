@@ -128,8 +128,52 @@ def test_rights_name_members_of_the_model(models: dict[str, Service]) -> None:
 
 def test_an_operation_nobody_knows_is_refused_to_all_but_root(ask: Asker) -> None:
     assert "iot:NoSuchThing" in ask.refuses(caller(statement("*")), "NoSuchThing")
-    assert "lambda:Invoke" in ask.refuses(caller(statement("*")), "Invoke", "lambda")
+    assert "s3:ListBuckets" in ask.refuses(caller(statement("*")), "ListBuckets", "s3")
     ask(Caller(ACCOUNT, f"{IAM}root", ACCOUNT, "AKIA"), "NoSuchThing")
+
+
+FUNCTION = f"arn:aws:lambda:eu-west-1:{ACCOUNT}:function:"
+
+
+@pytest.mark.parametrize(
+    ("params", "arn"),
+    [
+        ({"function_name": "f"}, f"{FUNCTION}f"),
+        ({"function_name": f"{ACCOUNT}:function:f"}, f"{FUNCTION}f"),
+        ({"function_name": f"{FUNCTION}f"}, f"{FUNCTION}f"),
+        ({"function_name": "f", "qualifier": "$LATEST"}, f"{FUNCTION}f:$LATEST"),
+        ({"function_name": "f:live"}, f"{FUNCTION}f:live"),
+        # of another account: what it says it is
+        ({"function_name": f"{FUNCTION}f".replace("eu", "us")}, f"{FUNCTION}f".replace("eu", "us")),
+    ],
+)
+def test_a_function_is_one_resource_by_any_of_its_names(
+    ask: Asker, params: dict[str, Any], arn: str
+) -> None:
+    """Service Authorization Reference: ``function:NAME``, with the qualifier that was given."""
+    ask(caller(statement("lambda:InvokeFunction", arn)), "Invoke", "lambda", **params)
+    other = statement("lambda:InvokeFunction", f"{arn}2")
+    refused = ask.refuses(caller(other), "Invoke", "lambda", **params)
+    assert f"lambda:InvokeFunction on resource: {arn} because" in refused
+
+
+def test_tags_of_a_function_are_condition_keys(ask: Asker) -> None:
+    params: dict[str, Any] = {"function_name": "f", "tags": {"team": "fleet", "stage": ""}}
+    actions = ["lambda:CreateFunction", "lambda:TagResource"]
+    for value, keys, allowed in (
+        ("fleet", ["team", "stage"], True),
+        ("other", ["team", "stage"], False),
+        ("fleet", ["team"], False),
+    ):
+        condition = {
+            "StringEquals": {"aws:RequestTag/team": value},
+            "ForAllValues:StringEquals": {"aws:TagKeys": keys},
+        }
+        who = caller(statement(actions, f"{FUNCTION}f", Condition=condition))
+        if allowed:
+            ask(who, "CreateFunction", "lambda", **params)
+        else:
+            ask.refuses(who, "CreateFunction", "lambda", **params)
 
 
 A, B, C = "a" * 64, "b" * 64, "c" * 64
@@ -259,6 +303,13 @@ TAGGED: list[tuple[str, str, dict[str, Any], str, str]] = [
         "TagResource",
         "provisioningtemplate/x",
     ),
+    (
+        "iot",
+        "CreateCertificateProvider",
+        {"certificate_provider_name": "x"},
+        "TagResource",
+        "certificateprovider/x",
+    ),
     ("iot", "CreateRoleAlias", {"role_alias": "x"}, "TagResource", "rolealias/x"),
     ("iot", "CreateThingGroup", {"thing_group_name": "x"}, "TagResource", "thinggroup/x"),
     ("iot", "CreateThingType", {"thing_type_name": "x"}, "TagResource", "thingtype/x"),
@@ -267,6 +318,25 @@ TAGGED: list[tuple[str, str, dict[str, Any], str, str]] = [
     ("iam", "CreateRole", {"role_name": "x"}, "TagRole", "role/x"),
     ("iam", "CreateUser", {"user_name": "x", "path": "/p/"}, "TagUser", "user/p/x"),
 ]
+
+
+@pytest.mark.parametrize("separator", [":", "/"], ids=["of-answers", "of-policies"])
+def test_a_certificate_provider_is_one_resource_by_either_form_of_its_arn(
+    ask: Asker, separator: str
+) -> None:
+    """Service Authorization Reference: ``certificateprovider/NAME``; the API answers the other."""
+    arn = f"{IOT}certificateprovider{separator}x"
+    rights = statement("iot:ListTagsForResource", f"{IOT}certificateprovider/x")
+    ask(caller(rights), "ListTagsForResource", "iot", resource_arn=arn)
+    denies = statement("iot:*", f"{IOT}certificateprovider/x", Effect="Deny")
+    ask.refuses(caller(statement("*"), denies), "ListTagsForResource", "iot", resource_arn=arn)
+    described = {"certificate_provider_name": "x"}
+    ask(
+        caller(statement("iot:DescribeCertificateProvider", f"{IOT}certificateprovider/x")),
+        "DescribeCertificateProvider",
+        "iot",
+        **described,
+    )
 
 
 def test_every_operation_that_takes_tags_is_in_the_table(models: dict[str, Service]) -> None:

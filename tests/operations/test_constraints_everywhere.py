@@ -17,7 +17,7 @@ from botocore.model import ServiceModel
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fleetgate.errors import InvalidRequestException, ValidationError
+from fleetgate.errors import InvalidRequestException, ValidationError, ValidationException
 from fleetgate.operations.dispatch import SERVED
 from fleetgate.store.engine import Tx
 from fleetgate.store.schema import REGISTRY_TABLES
@@ -33,48 +33,64 @@ DOCUMENTS = {name: LOADER.load_service_model(name, "service-2") for name in SERV
 MODELS = {name: Service.from_json(DOCUMENTS[name], name) for name in SERVICES}
 JUDGES = {name: ServiceModel(DOCUMENTS[name], name) for name in SERVICES}
 EVERY = [(service, name) for service in SERVICES for name in sorted(SERVED[service])]
-REST = [name for service, name in EVERY if service == "iot"]
+REST = [each for each in EVERY if each[0] in ("iot", "lambda")]
 
-few = settings(max_examples=15, suppress_health_check=list(HealthCheck))
+few = settings(max_examples=settings().max_examples // 5, suppress_health_check=list(HealthCheck))
 every_query_operation = pytest.mark.parametrize(
-    ("service", "name"), [each for each in EVERY if each[0] != "iot"]
+    ("service", "name"), [each for each in EVERY if each not in REST]
 )
 XML = st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Cn"])
 """What a document of XML 1.0 can carry as it is."""
-every_rest_operation = pytest.mark.parametrize("name", REST)
+every_rest_operation = pytest.mark.parametrize(("service", "name"), REST)
 
 
 @every_rest_operation
-def test_valid_input_passes_through_botocore_and_the_decoder(name: str) -> None:
-    shape = MODELS["iot"].operation(name).input
+def test_valid_input_passes_through_botocore_and_the_decoder(service: str, name: str) -> None:
+    shape = MODELS[service].operation(name).input
     if shape is None:
         return
 
     @few
     @given(valid_members(shape))
     def check(params: dict[str, Any]) -> None:
-        request = botocore_judge.sent(JUDGES["iot"].operation_model(name), params)
-        operation, decoded = botocore_judge.received(MODELS["iot"], request)
+        request = botocore_judge.sent(JUDGES[service].operation_model(name), params)
+        operation, decoded = botocore_judge.received(MODELS[service], request)
         assert operation.name == name
+        for each in shape.members.values():
+            # nothing of such a value is in a request
+            value = params.get(each.name)
+            if (each.location == "querystring" and value == []) or (
+                each is shape.payload and value == b""
+            ):
+                del params[each.name]
         assert decoded == {xform_name(key): value for key, value in params.items()}
-        constraints.validate(shape, decoded)
+        if not any(each.required and each.name not in params for each in shape.members.values()):
+            constraints.validate(shape, decoded)
 
     check()
 
 
 @every_rest_operation
-def test_a_valid_answer_passes_through_the_encoder_and_botocore(name: str) -> None:
-    shape = MODELS["iot"].operation(name).output
+def test_a_valid_answer_passes_through_the_encoder_and_botocore(service: str, name: str) -> None:
+    shape = MODELS[service].operation(name).output
     if shape is None:
         return
-    model = JUDGES["iot"].operation_model(name)
+    model = JUDGES[service].operation_model(name)
 
     @few
     @given(valid_members(shape))
     def check(result: dict[str, Any]) -> None:
-        status, headers, body = restjson.encode_response(MODELS["iot"].operation(name), result)
-        parsed = botocore_judge.parsed(model, status, headers, body)
+        status, headers, body = restjson.encode_response(MODELS[service].operation(name), result)
+        # what is the whole body is read when somebody asks for it, and not by the parser
+        read = body if shape.payload is None else b""
+        parsed = botocore_judge.parsed(model, status, headers, read)
         assert parsed.pop("ResponseMetadata")["HTTPStatusCode"] == status
+        said = {each.location: each.name for each in shape.members.values()}
+        if "statusCode" in said:
+            result = {said["statusCode"]: status, **result}
+        if shape.payload is not None:
+            result = {shape.payload.name: b"", **result}
+            parsed[shape.payload.name] = body
         assert botocore_judge.inside(parsed) == result
 
     check()
@@ -156,6 +172,19 @@ CANDIDATES = (
     "2026-01-02T03:04:05Z",
     "json",
     "v1",
+    "*",
+    "o-0123456789",
+    "arn:aws:kms:eu-west-1:123456789012:key/k",
+    *(
+        f"arn:aws:lambda:eu-west-1:123456789012:{resource}"
+        for resource in ("capacity-provider:c", f"code-signing-config:csc-{'0' * 17}", "layer:l:1")
+    ),
+    "arn:aws:elasticfilesystem:eu-west-1:123456789012:access-point/fsap-" + "0" * 17,
+    "arn:aws:lambda:eu-west-1:123456789012:runtime/" + "0" * 10,
+    "/mnt/m",
+    "ALL",
+    "sg-0",
+    "subnet-0",
 )
 ODD = ("\n", " ", "#", "\x00", "☃", "a b", "-", "=", "!", "\x01", "é", "A/", "")
 
@@ -261,8 +290,13 @@ def every_violation(operation: Operation) -> Iterator[tuple[str, dict[str, Any]]
             yield f"{member.name} {rule}", {**value, member.name: inner}
 
 
-REFUSAL = {"iot": InvalidRequestException, "iam": ValidationError, "sts": ValidationError}
-"""AWS IoT API reference; IAM API reference, "Common Errors"."""
+REFUSAL = {
+    "iot": InvalidRequestException,
+    "iam": ValidationError,
+    "lambda": ValidationException,
+    "sts": ValidationError,
+}
+"""AWS IoT API reference; IAM API reference, "Common Errors"; that of Lambda recorded from AWS."""
 
 
 def contents(tx: Tx) -> dict[str, list[Any]]:

@@ -26,7 +26,7 @@ LOADER = botocore.loaders.Loader()
 MODELS = {
     **{
         name: Service.from_json(LOADER.load_service_model(name, "service-2"), name)
-        for name in ("iot", "iam", "sts")
+        for name in ("iot", "iam", "lambda", "sts")
     },
     "provisioning": load_provisioning_model(),
 }

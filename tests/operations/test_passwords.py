@@ -34,6 +34,10 @@ def iam(registry: Registry) -> Iam:
     return Iam(registry)
 
 
+one_database = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+"""For what is about hashes, which take their time, and not about how they are stored."""
+
+
 def right(iam: Iam, name: str, password: str) -> bool:
     call = Call(iam.registry.services, "request", iam.registry.clock())
     return iam.registry.runner.run(check_password(call, name, password)) is not None
@@ -73,6 +77,7 @@ def test_a_password_is_given_checked_changed_and_taken(iam: Iam) -> None:
         iam("GetLoginProfile", UserName="u")
 
 
+@one_database
 def test_a_user_without_a_password_has_none_that_is_right(iam: Iam) -> None:
     iam("CreateUser", UserName="u")
     assert not right(iam, "u", GOOD)
@@ -92,6 +97,7 @@ def test_only_a_hash_is_stored(iam: Iam, registry: Registry) -> None:
     assert profile.password_hash not in repr(profile)
 
 
+@one_database
 def test_users_change_their_own_password_when_they_know_it(iam: Iam) -> None:
     caller = iam.user("u", allow("iam:ChangePassword"))
     iam("CreateLoginProfile", UserName="u", Password=GOOD, PasswordResetRequired=True)
@@ -129,6 +135,7 @@ def test_of_two_changes_at_once_one_holds(iam: Iam, registry: Registry) -> None:
     assert held in ([[True, False], [False, True]] if changed else [[False, True]])
 
 
+@one_database
 def test_one_caller_hashes_one_at_a_time(iam: Iam, registry: Registry) -> None:
     caller = iam.user("u", allow("iam:ChangePassword"))
     iam("CreateLoginProfile", UserName="u", Password=GOOD)
@@ -144,6 +151,7 @@ def test_one_caller_hashes_one_at_a_time(iam: Iam, registry: Registry) -> None:
         iam("ChangePassword", caller, OldPassword=BETTER, NewPassword=BETTER)
 
 
+@one_database
 def test_not_more_wait_than_there_is_room_for(iam: Iam, registry: Registry) -> None:
     call = Call(registry.services, "request", START)
 

@@ -21,6 +21,8 @@ _OWN = {
     "thing_type_id": "made up",
     "thing_group_id": "made up",
     "billing_group_id": "made up",
+    "revision_id": "made up for each change",
+    "statement_id": "part of the key of its own table",
 }
 _KEYS = {
     ("certificate", "certificate_id"),
@@ -41,6 +43,7 @@ _KEYS = {
     ("iam_policy", "policy_id"),
     ("iam_policy", "policy_name"),
     ("role_alias", "role_alias"),
+    ("lambda_function", "function_name"),
 }
 _LOOKS = re.compile(r".*_(id|name|arn)|target|principal|resource|role_alias|server_certificate")
 

@@ -136,8 +136,11 @@ def test_versions_of_a_jitp_template(templates: Registry) -> None:
 
 def test_a_jitp_template_has_no_hook(templates: Registry) -> None:
     hook = {"targetArn": "arn:aws:lambda:eu-west-1:123456789012:function:f"}
-    with pytest.raises(InvalidRequestException, match="preProvisioningHook is not offered"):
+    with pytest.raises(InvalidRequestException, match="a template of type JITP has none"):
         create(templates, "J", JITP, type="JITP", pre_provisioning_hook=hook)
+    create(templates, "J", JITP, type="JITP")
+    with pytest.raises(InvalidRequestException, match="a template of type JITP has none"):
+        templates.call("UpdateProvisioningTemplate", template_name="J", pre_provisioning_hook=hook)
 
 
 def test_devices_with_a_claim_cannot_use_a_jitp_template(templates: Registry) -> None:

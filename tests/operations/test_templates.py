@@ -103,10 +103,6 @@ def test_the_quota_of_policies_holds_for_those_a_template_makes(templates: Regis
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (
-            {"pre_provisioning_hook": {"targetArn": "arn:aws:lambda:eu-west-1:1:function:f"}},
-            "preProvisioningHook is not offered by this server",
-        ),
         ({"provisioning_role_arn": "arn:aws:iam::1:user/ann"}, "is not the ARN of an IAM role"),
         (
             {"template_body": BODY.replace("PolicyName", "Policy")},
@@ -114,9 +110,7 @@ def test_the_quota_of_policies_holds_for_those_a_template_makes(templates: Regis
         ),
     ],
 )
-def test_what_is_not_offered_is_refused(
-    templates: Registry, more: dict[str, Any], message: str
-) -> None:
+def test_what_cannot_be_is_refused(templates: Registry, more: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidRequestException) as caught:
         create(templates, **more)
     assert message in caught.value.message

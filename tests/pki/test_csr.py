@@ -202,7 +202,7 @@ def test_a_request_signed_by_another_key_is_refused(request_with: RequestWith) -
 GOOD_DER = pem.decode(csr_of(FIXED_KEY, hashes.SHA256()), "CERTIFICATE REQUEST")
 
 
-@settings(max_examples=300)
+@settings(max_examples=4 * settings().max_examples)
 @given(
     st.lists(st.tuples(st.integers(0, len(GOOD_DER) - 1), st.integers(0, 255)), max_size=4),
     st.integers(0, len(GOOD_DER)),

@@ -195,7 +195,7 @@ def _root() -> bytes:
 ROOT = _root()
 
 
-@settings(max_examples=300)
+@settings(max_examples=4 * settings().max_examples)
 @given(
     st.lists(st.tuples(st.integers(0, len(ROOT) - 1), st.integers(0, 255)), max_size=4),
     st.integers(0, len(ROOT)),

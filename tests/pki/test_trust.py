@@ -184,7 +184,7 @@ def test_a_serial_number_has_to_be_positive() -> None:
 GOOD = trust.inspect(self_signed(ec.derive_private_key(1, ec.SECP256R1()), hashes.SHA256())).der
 
 
-@settings(max_examples=300)
+@settings(max_examples=4 * settings().max_examples)
 @given(
     st.lists(st.tuples(st.integers(0, len(GOOD) - 1), st.integers(0, 255)), max_size=4),
     st.integers(0, len(GOOD)),

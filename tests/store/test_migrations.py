@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fleetgate.store import certificates, groups, policies, templates, things
+from fleetgate.store import certificates, groups, policies, public_keys, templates, things
 from fleetgate.store.engine import Store, StoreError, Tx, find_setting
 from fleetgate.store.libpq import Link, connect
 from fleetgate.store.opening import migrate, open_store
@@ -100,6 +100,8 @@ def test_a_filled_registry_of_version_1_is_migrated_and_used(tmp_path: Path, url
         kind = things.find_thing_type(tx, "pump")
         assert kind is not None
         assert kind.searchable_attributes == ("size",)
+        # the keys of its certificates are still to be looked at
+        assert public_keys.list_unknown(tx, 10) == [(CERTIFICATE, "PEM"), ("ef" * 32, "PEM")]
 
     def change(tx: Tx) -> None:
         things.remove_thing(tx, "Pump_1")

@@ -1,4 +1,4 @@
-"""The service models the tests of this layer read: botocore's for ``iot``, and our own."""
+"""The service models the tests of this layer read: those of botocore, and our own."""
 
 from __future__ import annotations
 
@@ -38,6 +38,12 @@ def iot(iot_document: dict[str, Any]) -> Service:
 def judge(iot_document: dict[str, Any]) -> Any:
     """botocore's own view of the ``iot`` model."""
     return ServiceModel(iot_document, "iot")
+
+
+@pytest.fixture(scope="session")
+def functions() -> Service:
+    file = Path(botocore.__file__).parent / "data/lambda/2015-03-31/service-2.json.gz"
+    return Service.from_json(msgspec.json.decode(gzip.decompress(file.read_bytes())), "lambda")
 
 
 @pytest.fixture(scope="session")

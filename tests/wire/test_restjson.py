@@ -358,3 +358,62 @@ def test_any_bytes_are_decoded_or_refused(
         except ServiceError:
             continue
         assert isinstance(decoded, dict)
+
+
+# --- large documents ------------------------------------------------------------------------------
+
+
+def _large(**members: Any) -> bytes:
+    return msgspec.json.encode({"FunctionName": "f", "padding": "x" * restjson.LARGE, **members})
+
+
+def test_a_large_document_is_decoded_as_a_small_one(functions: Service) -> None:
+    operation = functions.operation("CreateFunction")
+    members = {
+        "Role": "r",
+        "Code": {"ZipFile": "AAEC", "S3Key": None},
+        "Timeout": 5,
+        "Environment": {"Variables": {"A": "{[b"}},
+        "Layers": ["l"],
+        "Description": None,
+    }
+    small = msgspec.json.encode({"FunctionName": "f", **members})
+    expected = restjson.decode_request(operation, {}, (), {}, small)
+    assert expected["code"] == {"ZipFile": b"\x00\x01\x02"}
+    assert restjson.decode_request(operation, {}, (), {}, _large(**members)) == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (_large(Code="x"), "Code: STRING_VALUE can not be converted to a structure"),
+        (_large(Code={"ZipFile": "A"}), "the body is not a JSON document"),
+        (_large(Code={"ZipFile": 1}), "Code.ZipFile: NUMBER_VALUE can not be converted to a blob"),
+        (_large(Timeout="x"), "Timeout: STRING_VALUE can not be converted to an integer"),
+        (_large()[:-1], "the body is not a JSON document"),
+        (b"[" + _large() + b"]", "the body is START_ARRAY, not a structure"),
+        (_large(Description="zz").replace(b"zz", b"\xff"), "the body is not a JSON document"),
+        (_large(Layers=[[[]]]).replace(b"[[[]]]", b"[" * 99 + b"]" * 99), "nested more than 64"),
+    ],
+)
+def test_a_large_document_is_refused_as_a_small_one(
+    functions: Service, body: bytes, message: str
+) -> None:
+    operation = functions.operation("CreateFunction")
+    with pytest.raises(SerializationException) as refused:
+        restjson.decode_request(operation, {}, (), {}, body)
+    assert message in refused.value.message
+
+
+def test_errors_of_lambda_have_its_members(functions: Service) -> None:
+    assert functions.message_member("ResourceNotFoundException") == "Message"
+    assert functions.message_member("InvalidParameterValueException") == "message"
+    assert functions.message_member("AccessDeniedException") == "message"
+    error = ThrottlingException("slow", Reason="r")
+    _, _, body = restjson.encode_error(error, "id", "Message", {"Type": "User"})
+    assert msgspec.json.decode(body) == {"Message": "slow", "Type": "User", "Reason": "r"}
+
+
+def test_an_answer_without_content_has_none(functions: Service) -> None:
+    operation = functions.operation("DeleteFunction")
+    assert restjson.encode_response(operation, {"StatusCode": 204}) == (204, {}, b"")

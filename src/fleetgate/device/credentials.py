@@ -29,14 +29,18 @@ _ENCRYPTED = b"Proc-Type: 4,ENCRYPTED"  # RFC 1421 section 4.6.1.1, which OpenSS
 _UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion)
 
 
+def _unusable(message: str) -> ConnectionFailed:
+    return ConnectionFailed(message, retry=False)  # the file will be the same next time
+
+
 def read(path: Path, what: str) -> bytes:
     """The content of the file `path`, which is `what`. Raises ConnectionFailed naming both."""
     try:
         return FilePath(path).read_bytes()
     except OSError as error:
-        raise ConnectionFailed(f"cannot read {what} `{path}`: {error.strerror}") from error
+        raise _unusable(f"cannot read {what} `{path}`: {error.strerror}") from error
     except ValueError as error:  # U+0000 in the path
-        raise ConnectionFailed(f"cannot read {what} `{path}`: {error}") from error
+        raise _unusable(f"cannot read {what} `{path}`: {error}") from error
 
 
 def has_pipe(files: Iterable[Path]) -> bool:
@@ -56,14 +60,14 @@ def explain_authorities(ca: Path) -> None:
         return
     content = read(ca, "the authorities in")
     if not _CERTIFICATE.search(content):
-        raise ConnectionFailed(
+        raise _unusable(
             f"the authorities in `{ca}` cannot be used: it holds no certificate; "
             "a PEM file with `BEGIN CERTIFICATE` is wanted"
         )
     try:
         x509.load_pem_x509_certificates(content)
     except _UNREADABLE as error:
-        raise ConnectionFailed(
+        raise _unusable(
             f"the authorities in `{ca}` cannot be used: a certificate in it is damaged, "
             "or of an unknown kind"
         ) from error
@@ -86,21 +90,19 @@ def explain_pair(certificate: Path, key: Path) -> None:
     if block is None:
         raise _missing(key, "private key", "PRIVATE KEY", "certificate", key_pem)
     if block[1] == b"ENCRYPTED " or _ENCRYPTED in block[0]:
-        raise ConnectionFailed(
-            f"the key in `{key}` is encrypted: a key without a password is wanted"
-        )
+        raise _unusable(f"the key in `{key}` is encrypted: a key without a password is wanted")
     try:
         of_certificate = x509.load_pem_x509_certificate(certificate_pem).public_key()
     except _UNREADABLE as error:
-        raise ConnectionFailed(
+        raise _unusable(
             f"the certificate in `{certificate}` is damaged, or of an unknown kind"
         ) from error
     try:
         of_key = serialization.load_pem_private_key(block[0], None).public_key()
     except _UNREADABLE as error:
-        raise ConnectionFailed(f"the key in `{key}` is damaged, or of an unknown kind") from error
+        raise _unusable(f"the key in `{key}` is damaged, or of an unknown kind") from error
     if of_certificate != of_key:
-        raise ConnectionFailed(
+        raise _unusable(
             f"the certificate `{certificate}` and the key `{key}` do not belong together: "
             "the certificate is for another key"
         )
@@ -109,7 +111,7 @@ def explain_pair(certificate: Path, key: Path) -> None:
 def _missing(path: Path, wanted: str, mark: str, other: str, content: bytes) -> ConnectionFailed:
     """`path` holds no `wanted`; if it holds the `other`, the files were likely exchanged."""
     if (_KEY if other == "private key" else _CERTIFICATE).search(content):
-        return ConnectionFailed(
+        return _unusable(
             f"`{path}` holds no {wanted} but a {other}; are certificate and key exchanged?"
         )
-    return ConnectionFailed(f"`{path}` holds no {wanted}: a PEM file with `{mark}` is wanted")
+    return _unusable(f"`{path}` holds no {wanted}: a PEM file with `{mark}` is wanted")

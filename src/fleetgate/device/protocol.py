@@ -12,9 +12,12 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any, Literal, TypeAlias
 
-from fleetgate.device.errors import BadAnswer, BadRequest, Rejected
+from fleetgate.device.errors import BadAnswer, BadRequest, Rejected, Unreadable
 
 PayloadFormat: TypeAlias = Literal["json", "cbor"]
+
+# RFC 8259 section 3: how a value may begin
+_JSON_BEGINS = frozenset(bytes([each]) for each in b'{["-0123456789tfn')
 
 _TEMPLATE_NAME = re.compile(r"[0-9A-Za-z_-]{1,36}", re.ASCII)
 
@@ -80,12 +83,18 @@ def register_thing(template: str, payload_format: PayloadFormat) -> Operation:
 
 
 def encode(payload_format: PayloadFormat, values: Mapping[str, Any]) -> bytes:
-    """`values` as a payload: compact JSON in UTF-8, or CBOR of definite lengths (RFC 8949)."""
-    if payload_format == "cbor":
-        import cbor2
+    """`values` as a payload: compact JSON in UTF-8, or CBOR of definite lengths (RFC 8949).
 
-        return cbor2.dumps(dict(values))
-    return json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    Raises BadRequest when a text in it cannot be UTF-8 (a lone surrogate).
+    """
+    try:
+        if payload_format == "cbor":
+            import cbor2
+
+            return cbor2.dumps(dict(values))
+        return json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise BadRequest(f"the request cannot be written as UTF-8: {error.reason}") from error
 
 
 def csr_request(csr_pem: str) -> dict[str, Any]:
@@ -93,22 +102,37 @@ def csr_request(csr_pem: str) -> dict[str, Any]:
     return {"certificateSigningRequest": csr_pem}
 
 
-def register_request(ownership_token: str, parameters: Mapping[str, str]) -> dict[str, Any]:
-    """The request of RegisterThing."""
-    return {"certificateOwnershipToken": ownership_token, "parameters": dict(parameters)}
+def register_request(
+    ownership_token: str,
+    parameters: Mapping[str, str] | None,
+    certificate_id: str | None = None,
+) -> dict[str, Any]:
+    """The request of RegisterThing, in the order of AWS's C library; what is None is left out.
+
+    The token alone says which certificate it is; an id that is sent too has to be of the same.
+    """
+    values: dict[str, Any] = {}
+    if certificate_id is not None:
+        values["certificateId"] = certificate_id
+    values["certificateOwnershipToken"] = ownership_token
+    if parameters is not None:
+        values["parameters"] = dict(parameters)
+    return values
 
 
 def read(operation: Operation, topic: str, payload: bytes) -> dict[str, Any]:
     """The values in the answer to `operation` that came on `topic`.
 
-    Raises Rejected when it came on the rejected topic, and BadAnswer when it cannot be read.
+    Raises Rejected when it came on the rejected topic, and BadAnswer when it cannot be read
+    (Unreadable when it does not even begin as JSON or CBOR).
     """
     values = _decode(operation.payload_format, topic, payload)
     if topic != operation.rejected:
         return values
     status = values.get("statusCode")
     code, message = values.get("errorCode"), values.get("errorMessage")
-    if not isinstance(status, int) or not isinstance(code, str) or not isinstance(message, str):
+    # a bool is an int, too, but not a status code
+    if type(status) is not int or not isinstance(code, str) or not isinstance(message, str):
         raise BadAnswer(
             f"the server rejected `{operation.request}` without saying why", topic=topic
         )
@@ -136,7 +160,9 @@ def registered(operation: Operation, values: Mapping[str, Any]) -> Registered:
 
     Raises BadAnswer when a member is of the wrong type.
     """
-    configuration = values.get("deviceConfiguration") or {}
+    configuration = values.get("deviceConfiguration")
+    if configuration is None:
+        configuration = {}
     if not isinstance(configuration, dict) or not all(
         isinstance(part, str) for item in configuration.items() for part in item
     ):
@@ -160,12 +186,27 @@ def _decode(payload_format: PayloadFormat, topic: str, payload: bytes) -> dict[s
     try:
         values = _from_cbor(payload) if payload_format == "cbor" else json.loads(payload)
     except (ValueError, RecursionError) as error:
-        raise BadAnswer(
+        kind = BadAnswer if _begins(payload_format, payload) else Unreadable
+        raise kind(
             f"the answer on `{topic}` is not {payload_format.upper()}: {error}", topic=topic
         ) from error
     if not isinstance(values, dict):
         raise BadAnswer(f"the answer on `{topic}` is not a map", topic=topic)
     return values
+
+
+def _begins(payload_format: PayloadFormat, payload: bytes) -> bool:
+    """Whether there is a first character of JSON, or a first byte of CBOR.
+
+    RFC 8949 section 3: the additional information 28 to 30 is reserved, and 31 (indefinite length,
+    "break") is there for strings, arrays and maps only.
+    """
+    if payload_format == "json":
+        return payload.lstrip(b" \t\r\n")[:1] in _JSON_BEGINS
+    if not payload:
+        return False
+    major, more = payload[0] >> 5, payload[0] & 0x1F
+    return more < 28 or (more == 31 and major in (2, 3, 4, 5))
 
 
 def _from_cbor(payload: bytes) -> Any:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 import socket
 import ssl
+from typing import TypeVar
 
 from fleetgate.device import credentials
 from fleetgate.device.credentials import Path
-from fleetgate.device.errors import ConnectionFailed
+from fleetgate.device.endpoint import Endpoint
+from fleetgate.device.errors import BadRequest, ConnectionFailed
 from fleetgate.errors import Error
+
+_Context = TypeVar("_Context", bound=ssl.SSLContext)
 
 # X.509 verification results of OpenSSL, x509_vfy.h; `ssl` has no names for them
 _WRONG_NAME = {62, 64}  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
@@ -17,28 +21,53 @@ _WRONG_NAME = {62, 64}  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MI
 # what OpenSSL finds in a first record that is no TLS, by the bytes it happens to have
 _NO_TLS = {"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"}
 
+_STRICT = ssl.create_default_context().verify_flags
+"""What this version of Python holds to be right, as :func:`ssl.create_default_context` sets it."""
+
 _MARKS = re.compile(r"^\[[^]]*\] | \(_ssl\.c:\d+\)$")  # round the words of OpenSSL
 
 
-def context(ca: Path, certificate: Path, key: Path) -> ssl.SSLContext:
+def context(
+    ca: Path | None,
+    certificate: Path,
+    key: Path,
+    kind: type[_Context] = ssl.SSLContext,  # type: ignore[assignment]
+) -> _Context:
     """A context that trusts the authorities in `ca` and shows `certificate`; all PEM files.
 
-    Raises ConnectionFailed naming the file that cannot be used and what it should be.
+    None for `ca` is for the authorities of the system. It is of the class `kind`. Raises
+    ConnectionFailed naming the file that cannot be used and what it should be.
     """
-    try:
-        made = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=ca)
-    except (OSError, ValueError) as error:
-        credentials.explain_authorities(ca)
-        raise ConnectionFailed(
-            f"the authorities in `{ca}` cannot be used: {explain(error)}"
-        ) from error
-    made.minimum_version = ssl.TLSVersion.TLSv1_2
+    made = trusting(ca, kind)
     try:
         made.load_cert_chain(certificate, key, password=_no_password)
     except (OSError, ValueError, Error) as error:
         credentials.explain_pair(certificate, key)
         raise ConnectionFailed(
-            f"cannot use the certificate `{certificate}` with the key `{key}`: {explain(error)}"
+            f"cannot use the certificate `{certificate}` with the key `{key}`: {explain(error)}",
+            retry=False,
+        ) from error
+    return made
+
+
+def trusting(
+    ca: Path | None,
+    kind: type[_Context] = ssl.SSLContext,  # type: ignore[assignment]
+) -> _Context:
+    """As :func:`context`, without a certificate to show. Raises ConnectionFailed."""
+    made = kind(ssl.PROTOCOL_TLS_CLIENT)  # with certificate and host name checked
+    made.verify_flags |= _STRICT
+    made.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        if ca is None:
+            made.load_default_certs(ssl.Purpose.SERVER_AUTH)
+        else:
+            made.load_verify_locations(ca)
+    except (OSError, ValueError) as error:
+        if ca is not None:
+            credentials.explain_authorities(ca)
+        raise ConnectionFailed(
+            f"the authorities in `{ca}` cannot be used: {explain(error)}", retry=False
         ) from error
     return made
 
@@ -57,34 +86,66 @@ def _no_password() -> str:
     raise Error("the key is encrypted")
 
 
+def address(endpoint: Endpoint) -> tuple[str, int]:
+    """Where the TCP connection goes to: the server, or its proxy."""
+    to = endpoint.proxy or endpoint
+    return to.host, to.port
+
+
 def open_(context: ssl.SSLContext, host: str, port: int, timeout: float) -> ssl.SSLSocket:
     """A TLS connection to `host`:`port`, whose certificate has to be for `host`.
 
     TCP and TLS have `timeout` seconds each. Raises ConnectionFailed.
     """
     try:
-        plain = socket.create_connection((host, port), timeout)
-    except TimeoutError as error:
-        raise ConnectionFailed(
-            f"no TCP connection to `{host}` port {port} within {timeout:g} s", waited=timeout
-        ) from error
-    except (OSError, ValueError, OverflowError) as error:
-        raise ConnectionFailed(
-            f"no TCP connection to `{host}` port {port}: {explain(error)}"
-        ) from error
+        endpoint = Endpoint(host, port, connect_timeout=timeout)
+    except BadRequest as error:
+        raise ConnectionFailed(f"no TCP connection to {host!r} port {port}: {error}") from error
+    plain = open_tcp(endpoint)
     try:
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return context.wrap_socket(plain, server_hostname=host)
-    except TimeoutError as error:
-        plain.close()
-        raise ConnectionFailed(
-            f"no TLS handshake with `{host}` port {port} within {timeout:g} s", waited=timeout
-        ) from error
     except (OSError, ValueError) as error:
         plain.close()
-        raise ConnectionFailed(
-            f"the TLS handshake with `{host}` port {port} failed: {_explain_handshake(error, host)}"
-        ) from error
+        raise handshake_failed(error, endpoint) from error
+
+
+def open_tcp(endpoint: Endpoint) -> socket.socket:
+    """A TCP connection to the server, or to its proxy. Raises ConnectionFailed."""
+    try:
+        return socket.create_connection(address(endpoint), endpoint.connect_timeout)
+    except (OSError, ValueError, OverflowError) as error:
+        raise unreachable(error, endpoint) from error
+
+
+def unreachable(error: Exception, endpoint: Endpoint) -> ConnectionFailed:
+    """Why there is no TCP connection to the server, or to its proxy."""
+    host, port = address(endpoint)
+    where = f"{'the proxy ' if endpoint.proxy else ''}`{host}` port {port}"
+    if isinstance(error, TimeoutError) and error.errno is None:
+        timeout = endpoint.connect_timeout
+        return ConnectionFailed(
+            f"no TCP connection to {where} within {timeout:g} s", waited=timeout
+        )
+    if isinstance(error, socket.gaierror):
+        return ConnectionFailed(
+            f"no TCP connection to {where}: the name has no address ({explain(error)})"
+        )
+    return ConnectionFailed(f"no TCP connection to {where}: {explain(error)}")
+
+
+def handshake_failed(error: Exception, endpoint: Endpoint) -> ConnectionFailed:
+    """Why there is no TLS on a connection, in words. One that cannot end well is not for retry."""
+    where = endpoint.shown
+    if isinstance(error, TimeoutError):
+        timeout = endpoint.connect_timeout
+        return ConnectionFailed(
+            f"no TLS handshake with {where} within {timeout:g} s", waited=timeout
+        )
+    return ConnectionFailed(
+        f"the TLS handshake with {where} failed: {_explain_handshake(error, endpoint.host)}",
+        retry=False if isinstance(error, ssl.SSLCertVerificationError) else None,
+    )
 
 
 def _explain_handshake(error: Exception, host: str) -> str:

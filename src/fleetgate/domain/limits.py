@@ -57,6 +57,20 @@ class Limits:
     """Days a bulk registration task and its reports are kept after its end."""
     log_levels: int = 1000
     """Targets of an account that have a log level of their own."""
+    functions: int = 1000
+    """Lambda functions of an account that were uploaded. AWS bounds their storage alone."""
+    function_code: int = 52_428_800
+    """Bytes of the zip of a Lambda function."""
+    function_code_unzipped: int = 262_144_000
+    """Bytes of the code of a Lambda function, unzipped."""
+    function_storage: int = 80_530_636_800
+    """Bytes of the zips of all Lambda functions of an account together."""
+    function_policy: int = 20_480
+    """Bytes of the resource policy of a Lambda function."""
+    function_environment: int = 4096
+    """Bytes of the environment variables of a Lambda function."""
+    function_concurrency: int = 10
+    """Runs of one uploaded Lambda function at a time."""
     tags_per_resource: int = 50
     """Tags of one resource."""
     iam_users: int = 5000

@@ -170,6 +170,13 @@ class Policies:
         start = fold(prefix)
         return any(name.startswith(start) for name in self._names)
 
+    def may_allow(self, action: str) -> bool:
+        """Does a statement allow the action on some resource, whatever its conditions?"""
+        lowered = action.lower()
+        return any(
+            statement.allows and _is_on(statement, lowered) for _, statement in self._entries
+        )
+
     def speaking(
         self, action: str, resource: str, values: Values = NO_VALUES
     ) -> tuple[frozenset[str], frozenset[str]]:

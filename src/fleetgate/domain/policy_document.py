@@ -45,6 +45,7 @@ _VERSIONS: Final = ("2012-10-17", "2008-10-17")
 _ACTION: Final = re.compile(r"[a-zA-Z0-9*?.-]+:[a-zA-Z0-9*?_-]+")
 _VENDOR: Final = re.compile(r"[a-zA-Z0-9.-]+|\*")
 _SID: Final = re.compile(r"[A-Za-z0-9]*")
+_RESOURCE_SID: Final = re.compile(r"[A-Za-z0-9_-]*")  # StatementId of the lambda model
 _TRUST_ACTIONS: Final = {
     "sts:assumerole",
     "sts:assumerolewithsaml",
@@ -217,7 +218,8 @@ class _Reader:
             return
         labels = [each["Sid"] for each in listed if each.get("Sid")]
         for label in labels:
-            if not _SID.fullmatch(label):
+            sid = _RESOURCE_SID if self._dialect is RESOURCE else _SID
+            if not sid.fullmatch(label):
                 raise self.error(
                     f"Statement IDs (SID) must be alpha-numeric. Check that your input satisfies "
                     f"the regular expression [0-9A-Za-z]*: {quoted(label)}"

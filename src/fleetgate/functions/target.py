@@ -32,11 +32,17 @@ class Failure(StrEnum):
 
 
 class FunctionError(Error):
-    """A function gave no answer that can be used; the message names function, rule and value."""
+    """A function gave no answer that can be used; the message names function, rule and value.
+
+    `target` is what was to run it, when that is known by whoever has caught it; `run` is the run
+    that came to an end, without an answer that can be used.
+    """
 
     def __init__(self, kind: Failure, message: str) -> None:
         super().__init__(message)
         self.kind = kind
+        self.target = ""
+        self.run: Run | None = None
 
 
 @dataclass(frozen=True, slots=True)

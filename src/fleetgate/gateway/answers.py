@@ -11,7 +11,8 @@ carried out, a device may be content with that.
 
 Requests of a connection are answered one after the other, in their order. How many are carried
 out at a time is bounded, for each certificate and for all together; the others wait in the
-order in which their connections came.
+order in which their connections came. A request that waits for an operator's code, a hook, does
+not count meanwhile; how many of those run is up to the function.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Final
 
 from fleetgate.domain.policy import RECEIVE
 from fleetgate.errors import ProtocolError
+from fleetgate.gateway import fault_injection
 from fleetgate.gateway.services import ProvisioningRequest, Reply
 from fleetgate.mqtt.reasons import Reason
 from fleetgate.mqtt.topics import matches
@@ -70,7 +72,10 @@ class Answers:
             )
         self._bytes += len(payload)
         self._requests.append(
-            ProvisioningRequest(topic, payload, connection.client_id, connection.rights.identity)
+            ProvisioningRequest(
+                *(topic, payload, connection.client_id, connection.rights.identity),
+                self._turns.aside,
+            )
         )
         if self.task is None:
             self.task = self._spawn(self._run())
@@ -108,8 +113,12 @@ class Answers:
                         request.topic,
                     )
                     continue
-            if reply is not None:
+            if reply is None:
+                continue
+            if (faults := connection.services.faults) is None:
                 await self._send(request, reply)
+            else:
+                await fault_injection.send(faults, connection, request, reply, self._send)
         self.task = None
 
     async def _carry_out(self, request: ProvisioningRequest) -> Reply | None:
@@ -125,7 +134,12 @@ class Answers:
                     f"nothing is made, for nobody could receive it: {error}",
                 )
                 return None
-        return await self._connection.services.provision(request)
+        services = self._connection.services
+        if (faults := services.faults) is None:
+            return await services.provision(request)
+        return await fault_injection.carry_out(
+            faults, self._connection, request, services.provision
+        )
 
     async def _granted(self, topic: str) -> int:
         """The QoS of a reply on `topic` at this moment. Raises _Undeliverable."""

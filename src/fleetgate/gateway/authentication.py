@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from urllib.parse import unquote
@@ -26,13 +26,19 @@ SIGNING_NAMES: Mapping[str, str] = {
     "iot": "iot",
     "execute-api": "iot",
     "iam": "iam",
+    "lambda": "lambda",
     "sts": "sts",
 }
 """Service names of a credential scope, and what they mean: older models of ``iot``, such as the
 one in AWS CLI 2.9 (Debian 12), have ``execute-api`` as ``signingName``."""
 
+LAMBDA = "lambda"
+
 GLOBAL_SERVICES = frozenset({"iam", "sts"})
 """Services whose clients may sign for GLOBAL_REGION, whatever their own region is."""
+
+_LAMBDA_PATH = re.compile(r"/20[0-9]{2}-[0-9]{2}-[0-9]{2}/")
+"""How the paths of all its operations begin, and of no operation of AWS IoT."""
 
 _SCOPE = re.compile(r"/[^/]*/[^/]*/([A-Za-z0-9._-]{1,80})/aws4_request")
 
@@ -94,16 +100,22 @@ class Authentication:
     host_names: Collection[str]
     bodies: Bodies = field(default_factory=Bodies)
 
-    async def authenticate(self, request: Request, sent: Body, now: float) -> Authenticated:
+    async def authenticate(
+        self, request: Request, sent: Body, now: float, room: Callable[[Caller, str], int]
+    ) -> Authenticated:
         """The caller and the body of a request.
+
+        `room` says how many bytes of body a request of this caller, signed for this service, may
+        have; it is asked before any of it is read and before the signature is verified.
 
         Raises ServiceError when the signature is missing or wrong in any way, or the body cannot
         be taken.
         """
         if not self.required:
             refuse_web_pages(request.scope, self.host_names)
-            body = await self.bodies.read(sent)
-            return Authenticated(self.keys.root, signing_name(request.scope), body)
+            name = signing_name(request.scope)
+            body = await self.bodies.read(sent, room(self.keys.root, name))
+            return Authenticated(self.keys.root, name, body)
         signed = sigv4.parse_authorization(
             request.method, request.path, request.fields, request.headers
         )
@@ -119,16 +131,17 @@ class Authentication:
             # whichever service was meant: first who it is, then that it is not here
             service=signed.service,
         )
-        body = await self.bodies.read(sent)
+        assert found is not None  # noqa: S101 - check() raised
+        digest = hashlib.sha256()
+        body = await self.bodies.read(sent, room(found.caller, signed.service), digest.update)
         sigv4.verify(
             signed,
             secret_key,
-            body_sha256=hashlib.sha256(body).hexdigest(),
+            body_sha256=digest.hexdigest(),
             now=now,
             region=region,
             service=signed.service,
         )
-        assert found is not None  # noqa: S101 - check() raised
         await self.keys.note_use(found, signed.service, signed.region, now)
         return Authenticated(found.caller, signed.service, body)
 
@@ -148,6 +161,11 @@ def signing_name(scope: Scope) -> str:
     said = header(scope, b"authorization") or unquote(scope["query_string"].decode("latin-1"))
     found = _SCOPE.search(said)
     return found[1] if found else ""
+
+
+def unsigned_service(scope: Scope) -> str:
+    """The service of REST-JSON that a request nobody signed is for, by its path."""
+    return LAMBDA if _LAMBDA_PATH.match(scope["path"]) else "iot"
 
 
 def speaks_query(scope: Scope) -> bool:

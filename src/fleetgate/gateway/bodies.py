@@ -14,6 +14,13 @@ MAX_BODY = 1 << 20
 MAX_UNVERIFIED = 64 * MAX_BODY
 """Bytes of all bodies together that are kept while their signature is not verified."""
 
+MAX_LARGE = 144 * MAX_BODY
+"""Bytes of all larger bodies together, from their arrival to their answer: two uploads of the
+largest code there is, also where the limit of that was raised."""
+
+MAX_THROWN_AWAY = 16 * MAX_BODY
+"""Bytes over the limit that are still read, so that the caller hears of it."""
+
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 
@@ -31,6 +38,8 @@ class Body:
     receive: Receive
     awaited: bool
     ended: bool = False
+    large: int = 0
+    """Bytes of it that are counted as those of a large body."""
 
     async def part(self) -> bytes:
         """The next bytes. Raises Disconnected."""
@@ -50,25 +59,41 @@ class Body:
 
 @dataclass(slots=True)
 class Bodies:
-    """Reads bodies, and counts the bytes of those that are being read."""
+    """Reads bodies, and counts the bytes of those that are being read.
+
+    Of a body that may have more than MAX_BODY bytes, and has, all bytes are counted until
+    `release`: what is made of it takes as much room.
+    """
 
     unverified: int = field(default=0, init=False)
+    large: int = field(default=0, init=False)
 
-    async def read(self, sent: Body) -> bytes:
-        """The body, at most MAX_BODY bytes; the rest is read and thrown away.
+    async def read(
+        self,
+        sent: Body,
+        limit: int = MAX_BODY,
+        digest: Callable[[bytes], None] = lambda _: None,
+    ) -> bytes:
+        """The body, at most `limit` bytes; the rest is read and thrown away.
 
-        Raises RequestEntityTooLargeException, and ServiceUnavailableException when too much is
-        being read at the same time.
+        `digest` is given every piece of it. Raises RequestEntityTooLargeException, and
+        ServiceUnavailableException when too much is being read at the same time.
         """
         parts: list[bytes] = []
         size = kept = 0
         try:
-            while not sent.ended and size <= 16 * MAX_BODY:
+            while not sent.ended and size <= limit + MAX_THROWN_AWAY:
                 part = await sent.part()
                 size += len(part)
-                if size > MAX_BODY:
+                if size > limit:
+                    self.release(sent)
+                    parts.clear()
                     continue
+                digest(part)
                 parts.append(part)
+                if size > MAX_BODY:
+                    self._count_large(sent, size, max(MAX_LARGE, 2 * limit))
+                    continue
                 kept += len(part)
                 self.unverified += len(part)
                 if self.unverified > MAX_UNVERIFIED:
@@ -77,8 +102,19 @@ class Bodies:
                     )
         finally:
             self.unverified -= kept
-        if size > MAX_BODY:
-            raise RequestEntityTooLargeException(
-                f"the request body is larger than {MAX_BODY} bytes"
-            )
+        if size > limit:
+            raise RequestEntityTooLargeException(f"the request body is larger than {limit} bytes")
         return b"".join(parts)
+
+    def release(self, sent: Body) -> None:
+        """Nothing of a body is kept any more."""
+        self.large -= sent.large
+        sent.large = 0
+
+    def _count_large(self, sent: Body, size: int, most: int) -> None:
+        self.large += size - sent.large
+        sent.large = size
+        if self.large > most:
+            raise ServiceUnavailableException(
+                f"the server is working on request bodies of more than {most} bytes"
+            )

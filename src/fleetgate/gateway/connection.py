@@ -34,7 +34,7 @@ from fleetgate.broker.router import Router
 from fleetgate.broker.session import DONE, Message, Session
 from fleetgate.domain.policy import RECEIVE
 from fleetgate.errors import ProtocolError
-from fleetgate.gateway import lifecycle, opening, requests
+from fleetgate.gateway import fault_injection, lifecycle, opening, requests
 from fleetgate.gateway.answers import Answers
 from fleetgate.gateway.entry import enter
 from fleetgate.gateway.lifecycle import Cause
@@ -109,6 +109,8 @@ class MqttConnection:
         self.certificate_id = certificate_id(tls.certificate)
         self.client_id = ""
         self.outgoing = Outgoing(self._core, tls)
+        if (faults := shared.services.faults) is not None:
+            self.outgoing = fault_injection.FaultyOutgoing(faults, self, self._core)
         self.session: Session | None = None
         # Known by its certificate before the registry is asked, so that a certificate which is
         # deactivated at that very moment is not missed.
@@ -295,6 +297,9 @@ class MqttConnection:
         tls = self.tls
         peer = Peer(tls.address, tls.server_name, tls.certificate, tls.chain)
         try:
+            faults = self.services.faults
+            if faults is not None and not await fault_injection.connecting(faults, self):
+                return
             rights = await admit(self.services, peer, client_id, connect)
             if self._phase is not Phase.OPENING:
                 return  # the client has not waited, or the certificate was deactivated meanwhile

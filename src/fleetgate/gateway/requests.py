@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fleetgate.broker.session import Granted
 from fleetgate.domain.policy import PUBLISH, SUBSCRIBE
 from fleetgate.errors import ProtocolError
-from fleetgate.gateway import opening
+from fleetgate.gateway import fault_injection, opening
 from fleetgate.gateway.lifecycle import Cause, Event, tell_subscriptions
 from fleetgate.gateway.services import MAX_PAYLOAD
 from fleetgate.mqtt.fields import shown
@@ -56,7 +56,11 @@ _SERVED: Final = ("$aws/certificates/", "$aws/provisioning-templates/", "$aws/ev
 
 def handle(connection: MqttConnection, packet: Packet) -> None:
     """Do what `packet` asks. Raises ProtocolError when it breaks a rule that ends everything."""
-    _HANDLERS[type(packet)](connection, packet)
+    handler = _HANDLERS[type(packet)]
+    if (faults := connection.services.faults) is None:
+        handler(connection, packet)
+    else:
+        fault_injection.handle(faults, connection, packet, handler)
 
 
 def _publish(connection: MqttConnection, packet: Publish) -> None:

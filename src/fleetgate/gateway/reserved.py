@@ -61,7 +61,9 @@ class Reserved:
         payload_format = labels["payloadFormat"]
         services = self.services
         call = Call(
-            services, services.new_id(), services.now(), request.client_id, request.identity
+            *(services, services.new_id(), services.now() + request.clock_skew),
+            *(request.client_id, request.identity),
+            aside=request.aside,
         )
         try:
             document = (
@@ -74,7 +76,7 @@ class Reserved:
             body = payload.encode(payload_format, result)
         except Exception as error:
             rejected = _rejected(error)
-            if isinstance(rejected, InternalErrorException):
+            if not isinstance(error, ServiceError):
                 log.exception("event=defect request=%s", call.request_id)
             log.warning(
                 "event=rejected operation=%s client=%r certificate=%s request=%s status=%d "
@@ -105,12 +107,20 @@ def error_code(error: ServiceError) -> str:
 
 def encode_rejected(payload_format: str, error: ServiceError) -> bytes:
     """The payload of a ``rejected`` reply: ``statusCode``, ``errorCode``, ``errorMessage``."""
-    members = {
+    return payload.encode(payload_format, _members(error))
+
+
+def refusal(error: ServiceError) -> dict[str, object]:
+    """The members of the ``rejected`` reply that an operation ends with by this error."""
+    return _members(_rejected(error))
+
+
+def _members(error: ServiceError) -> dict[str, object]:
+    return {
         "statusCode": error.status,
         "errorCode": error_code(error),
         "errorMessage": error.message,
     }
-    return payload.encode(payload_format, members)
 
 
 def _rejected(error: Exception) -> ServiceError:

@@ -1,10 +1,10 @@
 """The HTTP door: an ASGI application that speaks AWS's protocols, driven by the service models.
 
 A request goes authenticate (gateway/authentication.py), route, decode, invoke, encode; everything
-that goes wrong on the way is a ServiceError and leaves through one renderer. Which service is
-meant is what the request is signed for; ``iot`` speaks REST-JSON, ``iam`` and ``sts`` the Query
-protocol. What is neither a ServiceError nor a disconnect is a defect of ours: it is logged with
-the request id, and the caller sees InternalFailureException without detail.
+that goes wrong on the way is a ServiceError and leaves through one renderer. Which service is meant
+is what the request is signed for; ``iot`` and ``lambda`` speak REST-JSON, ``iam`` and ``sts`` the
+Query protocol. What is neither a ServiceError nor a disconnect is a defect of ours: it is logged
+with the request id, and the caller sees InternalFailureException without detail.
 
 Nobody's body is kept before the access key is known, and of those that are kept unverified there
 is a bound. A body nobody wanted is thrown away before the answer, since a client may not look for
@@ -12,14 +12,17 @@ one while it sends; what is too large for that, or was not sent yet (``Expect``)
 connection.
 
 Beside the API there are paths of our own below ``/_fleetgate/``. They need no signature, but for
-the one that looks at templates; the one that changes something is closed to web pages.
+those that look at templates, try hooks, work on allow-lists and have faults happen; the one that
+empties the registry is closed to web pages.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -34,32 +37,38 @@ from fleetgate.errors import (
     ServiceError,
     UnknownOperationException,
 )
-from fleetgate.gateway import template_rendering
+from fleetgate.gateway import allow_lists, fault_door, hook_trial, large_bodies, template_rendering
 from fleetgate.gateway.authentication import (
     GLOBAL_SERVICES,
+    LAMBDA,
     SIGNING_NAMES,
     Authenticated,
     Authentication,
     Request,
     signing_name,
     speaks_query,
+    unsigned_service,
 )
 from fleetgate.gateway.bodies import MAX_BODY, Body, Disconnected, Receive
+from fleetgate.gateway.code_downloads import StoredBody, open_code
+from fleetgate.gateway.faults import Faults
 from fleetgate.gateway.reports import FileBody, base_url, open_report
 from fleetgate.gateway.web_pages import Scope, header, refuse_web_pages
-from fleetgate.operations import report_links
+from fleetgate.operations import code_links, report_links
 from fleetgate.operations.call import Call, Services
+from fleetgate.operations.caller import Caller
 from fleetgate.operations.dispatch import invoke
 from fleetgate.wire import query, restjson
-from fleetgate.wire.model import Service
+from fleetgate.wire.model import Operation, Service
 
 log = logging.getLogger("fleetgate.rest")
 
 OWN_PREFIX = "/_fleetgate/"
 _RENDER = f"{OWN_PREFIX}templates/render"
+_TRY_HOOK = f"{OWN_PREFIX}hooks/test"
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Answer = tuple[int, Mapping[str, str], bytes | FileBody]
+Answer = tuple[int, Mapping[str, str], bytes | FileBody | StoredBody]
 
 
 @dataclass(slots=True)
@@ -70,6 +79,7 @@ class Rest:
     models: Mapping[str, Service]
     authentication: Authentication
     reset: Callable[[], Awaitable[None]] | None
+    faults: Faults | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request (ASGI)."""
@@ -78,7 +88,10 @@ class Rest:
         request_id = self.services.new_id()
         sent = Body(receive, header(scope, b"expect").lower() == "100-continue")
         try:
-            status, headers, body = await self._answer(scope, sent, request_id)
+            try:
+                status, headers, body = await self._answer(scope, sent, request_id)
+            finally:
+                self.authentication.bodies.release(sent)
         except Disconnected:
             return
         except ServiceError as error:
@@ -99,7 +112,9 @@ class Rest:
             await sent.throw_away(MAX_BODY)
         except Disconnected:
             return
-        all_headers = {"x-amzn-requestid": request_id, **headers, "content-length": str(len(body))}
+        all_headers = {"x-amzn-requestid": request_id, **headers}
+        if status != 204:  # RFC 9110 section 8.6
+            all_headers["content-length"] = str(len(body))
         if not sent.ended:
             all_headers["connection"] = "close"
         await send(
@@ -109,7 +124,7 @@ class Rest:
                 "headers": [(name.encode(), value.encode()) for name, value in all_headers.items()],
             }
         )
-        if isinstance(body, FileBody):
+        if isinstance(body, FileBody | StoredBody):
             await body.send(send)
         else:
             await send({"type": "http.response.body", "body": body})
@@ -117,7 +132,11 @@ class Rest:
     async def _answer(self, scope: Scope, sent: Body, request_id: str) -> Answer:
         # percent-encoded as it arrived: names may hold an encoded slash
         path = scope["raw_path"].decode("ascii", errors="replace")
-        signed_own = (scope["method"], path) == ("POST", _RENDER)
+        signed_own = (
+            path.startswith(allow_lists.PREFIX)
+            or fault_door.is_path(path)
+            or (scope["method"] == "POST" and path in (_RENDER, _TRY_HOOK))
+        )
         if path.startswith(OWN_PREFIX) and not signed_own:
             return await self._own(scope, path)
         fields = restjson.parse_query(scope["query_string"].decode("ascii", errors="replace"))
@@ -127,7 +146,9 @@ class Rest:
         ]
         request = Request(scope, path, fields, headers)
         now = self.services.now()
-        known = await self.authentication.authenticate(request, sent, now)
+        known = await self.authentication.authenticate(
+            request, sent, now, partial(self._room, request)
+        )
         service = self._service(request, known)
         caller = known.caller
         call = Call(
@@ -142,18 +163,45 @@ class Rest:
         )
         if signed_own:
             if service != "iot":
-                raise AccessDeniedException(f"{_RENDER} takes signatures for `iot`")
+                raise AccessDeniedException(f"{path[:200]} takes signatures for `iot`")
+            if path.startswith(allow_lists.PREFIX):
+                return _json(
+                    await allow_lists.answer(call, request.method, path, fields, known.body)
+                )
+            if fault_door.is_path(path):
+                return _json(fault_door.answer(call, self.faults, request.method, path, known.body))
+            if path == _TRY_HOOK:
+                return _json(await hook_trial.test(call, known.body))
             return _json(await template_rendering.render(call, known.body))
         if service in GLOBAL_SERVICES:
             return await self._query(call, service, request, known.body)
-        model = self.models[service]
-        found = model.route(request.method, path, fields)
-        if found is None:
-            raise UnknownOperationException(f"no operation is at {request.method} {path[:200]}")
-        operation, labels = found
+        operation, labels = self._route(service, request)
         params = restjson.decode_request(operation, labels, fields, dict(headers), known.body)
+        del known  # the body: what an upload holds is in memory once
         result = await invoke(call, service, operation, params)
         return restjson.encode_response(operation, result)
+
+    def _route(self, service: str, request: Request) -> tuple[Operation, dict[str, str]]:
+        """The operation a request is for. Raises UnknownOperationException."""
+        path = request.path
+        if service == LAMBDA and path.endswith("/functions/"):
+            path = path[:-1]  # ListFunctions of older SDKs
+        found = self.models[service].route(request.method, path, request.fields)
+        if found is None:
+            raise UnknownOperationException(
+                f"no operation is at {request.method} {request.path[:200]}"
+            )
+        return found
+
+    def _room(self, request: Request, caller: Caller, signed_for: str) -> int:
+        """How many bytes the body of a request may have, by what it says it is for."""
+        service = SIGNING_NAMES.get(signed_for) if signed_for else unsigned_service(request.scope)
+        if service != LAMBDA:
+            return MAX_BODY
+        with contextlib.suppress(UnknownOperationException):
+            operation, _ = self._route(LAMBDA, request)
+            return large_bodies.room(self.services.limits, caller, operation.name)
+        return MAX_BODY
 
     async def _query(self, call: Call, service: str, request: Request, body: bytes) -> Answer:
         # any page can have a browser send a GET, and not every browser says that a page did
@@ -172,6 +220,10 @@ class Rest:
     def _refused(self, scope: Scope, error: ServiceError, request_id: str) -> Answer:
         """An error in the caller's protocol; a form that is not signed is taken as one for IAM."""
         if not speaks_query(scope):
+            if (SIGNING_NAMES.get(signing_name(scope)) or unsigned_service(scope)) == LAMBDA:
+                message = self.models[LAMBDA].message_member(error.code())
+                further = {"Type": "User" if error.status < 500 else "Service"}
+                return restjson.encode_error(error, request_id, message, further)
             return restjson.encode_error(error, request_id)
         named = SIGNING_NAMES.get(signing_name(scope), "")
         service = named if named in GLOBAL_SERVICES else "iam"
@@ -181,7 +233,7 @@ class Rest:
         """The service a request is for. Raises NotImplementedException when it is not offered."""
         if not known.service:  # nothing is signed: --auth off
             if not speaks_query(request.scope):
-                return "iot"
+                return unsigned_service(request.scope)
             version = parse_qs(known.body or request.scope["query_string"]).get(b"Version", [b""])
             for name in GLOBAL_SERVICES:
                 if self.models[name].version.encode() == version[0]:
@@ -197,6 +249,8 @@ class Rest:
         method = scope["method"]
         if method == "GET" and path.startswith(report_links.PREFIX):
             return open_report(self.services, scope, path)
+        if method == "GET" and path.startswith(code_links.PREFIX):
+            return await open_code(self.services, scope, path)
         name = path.removeprefix(OWN_PREFIX)
         if (method, name) == ("GET", "health"):
             return _json({"status": "ok", "version": __version__})

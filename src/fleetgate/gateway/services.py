@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from fleetgate.domain.policy import Policies
 from fleetgate.names import Account
 from fleetgate.operations.identity import Identity, Peer
+
+if TYPE_CHECKING:
+    from fleetgate.gateway.faults import Faults
 
 MAX_PAYLOAD: Final = 128 * 1024
 """Bytes of a PUBLISH payload (AWS IoT Core quotas, "Publish request size")."""
@@ -27,12 +31,20 @@ WINDOW: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class ProvisioningRequest:
-    """A PUBLISH to one of the topics that the gateway answers itself."""
+    """A PUBLISH to one of the topics that the gateway answers itself.
+
+    `aside()` is entered while it waits for somebody else's code, so that others have its turn.
+    `clock_skew` are seconds by which the clock is ahead for this request (gateway/faults.py).
+    """
 
     topic: str
     payload: bytes = field(repr=False)
     client_id: str
     identity: Identity
+    aside: Callable[[], AbstractAsyncContextManager[object]] = field(
+        default=nullcontext, repr=False, compare=False
+    )
+    clock_skew: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +64,8 @@ class Services:
     has been admitted before, and registers nothing. `policies` gives
     what applies to an identity under a client id and from a peer; it is asked again once
     `policy_epoch` has another value than at the last time. `is_request` says whether a topic
-    beginning with ``$`` is answered by `provision`. `clock` is monotonic, `wall` the time of day,
+    beginning with ``$`` is answered by `provision`. `faults` are what goes wrong on purpose, None
+    but for developers of devices. `clock` is monotonic, `wall` the time of day,
     both in seconds.
     """
 
@@ -63,5 +76,6 @@ class Services:
     policy_epoch: Callable[[], int]
     is_request: Callable[[str], bool]
     provision: Callable[[ProvisioningRequest], Awaitable[Reply]]
+    faults: Faults | None = None
     clock: Callable[[], float] = time.monotonic
     wall: Callable[[], float] = time.time

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
@@ -22,7 +23,9 @@ _AT_ONCE_FOR_ONE: Final = 64
 class Turns:
     """How many provisioning requests are carried out at a time: 64 of one certificate, 256 in all.
 
-    Those that have to wait get their turn in order.
+    Those that have to wait get their turn in order. Whoever waits for an operator's code (a hook, a
+    certificate provider) steps aside meanwhile: that code has bounds of its own, and however slow
+    it is, the devices of other templates go on.
     """
 
     def __init__(self) -> None:
@@ -37,12 +40,13 @@ class Turns:
         return Turn(own, self._all)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Turn:
-    """Wait for one's turn with `async with`."""
+    """Wait for one's turn with `async with`: one piece of work after the other."""
 
     own: asyncio.Semaphore
     of_all: asyncio.Semaphore
+    _held: bool = False
 
     async def __aenter__(self) -> None:
         await self.own.acquire()
@@ -51,10 +55,22 @@ class Turn:
         except BaseException:
             self.own.release()
             raise
+        self._held = True
 
     async def __aexit__(self, *_: object) -> None:
-        self.of_all.release()
-        self.own.release()
+        if self._held:  # nobody came back to it who was cancelled aside
+            self._held = False
+            self.of_all.release()
+            self.own.release()
+
+    @asynccontextmanager
+    async def aside(self) -> AsyncIterator[None]:
+        """Lets others have the turn meanwhile, and waits for it again in the end."""
+        await self.__aexit__()
+        try:
+            yield
+        finally:
+            await self.__aenter__()
 
 
 @dataclass(frozen=True, slots=True)

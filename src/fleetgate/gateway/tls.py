@@ -30,6 +30,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -239,12 +240,15 @@ class TlsConnection(asyncio.Protocol):
             logger.debug("event=no-close-notify peer=%s cause=%r", self.peer, cause_of(error))
         self._linger()
 
-    def abort(self) -> None:
-        """End at once, whatever is still to be sent. `lost` is not called."""
+    def abort(self, *, reset: bool = False) -> None:
+        """End at once, whatever is still to be sent; `reset`: by RST. `lost` is not called."""
         if self.state is not State.CLOSED:
             self.state = State.CLOSING
             self._application = None
             if self._transport is not None:
+                if reset:
+                    sock = self._transport.get_extra_info("socket")
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 self._transport.abort()
 
     # --- called by the loop ------------------------------------------------------------------

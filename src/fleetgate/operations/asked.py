@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sized
 from dataclasses import dataclass, field
 from typing import Any
 
-from fleetgate.errors import InvalidRequestException
+from fleetgate.errors import InvalidRequestException, ServiceError
 from fleetgate.names import Account
-from fleetgate.operations import condition_keys
+from fleetgate.operations import condition_keys, function_names
 from fleetgate.operations.call import Call
 from fleetgate.operations.caller import Caller
 from fleetgate.operations.condition_keys import Values
@@ -100,10 +100,21 @@ def _named(account: Account, rights: Rights, params: Params) -> Iterator[Asked]:
 
 def _arn(account: Account, rights: Rights, resource: Resource, params: Params, name: str) -> str:
     if not resource.kind:
-        return name
+        return account.known_as(name)
     if rights.action.startswith("iam:"):
         return account.iam_arn(f"{resource.kind}{params.get('path') or '/'}{name}")
+    if resource.kind == "function":
+        return _function_arn(account, name, params.get("qualifier"))
     return account.arn(f"{resource.kind}/{name}")
+
+
+def _function_arn(account: Account, name: str, qualifier: str | None) -> str:
+    """A function by any of its names; what is none of this account's is refused by nobody else."""
+    try:
+        found = function_names.parse(account, name, qualifier)
+    except ServiceError:
+        return name
+    return account.lambda_arn(found.qualified)
 
 
 def with_paths(

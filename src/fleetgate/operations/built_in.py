@@ -23,10 +23,17 @@ registration; returns the ids of other certificates it made INACTIVE."""
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a function answers, as one in Lambda would, and what is to be done in the end."""
+    """What a function answers, as one in Lambda would, and what is to be done in the end.
+
+    `reason` is for operators alone, in words: why it is no, or what was looked at. `announce` is
+    called once the registration is stored, with what `settle` found out at last: the place for
+    lines in the log, since a transaction may be run more than once.
+    """
 
     value: Mapping[str, Any]
     settle: Settle | None = None
+    reason: str = ""
+    announce: Callable[[Call], None] | None = None
 
 
 class BuiltInFunction(Protocol):

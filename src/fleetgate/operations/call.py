@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from fleetgate.domain.limits import Limits
 from fleetgate.domain.policy import Policies
 from fleetgate.errors import ServiceUnavailableException
 from fleetgate.functions.runner import Functions
 from fleetgate.names import Account
+from fleetgate.operations.background import Background
 from fleetgate.operations.bulk import Bulk
 from fleetgate.operations.caller import Caller
 from fleetgate.operations.identity import Identity
 from fleetgate.operations.rsa_keys import RsaKeys
 from fleetgate.pki.issue import Profile
 from fleetgate.pki.trust import Authority
+from fleetgate.store.certificate_providers import CertificateProvider
 from fleetgate.store.engine import OutcomeUnknown, Store, Tx
+
+if TYPE_CHECKING:
+    from fleetgate.operations.built_in import BuiltInFunction
 
 DEFAULT_LIMITS = Limits()
 
@@ -41,8 +47,11 @@ class Services:
     `publish(topic, payload)` hands a message of the service itself (``$aws/events/...``) to the
     broker; it never waits and never fails. `enabled_events` are the types of registry events that
     are switched on (UpdateEventConfigurations, which holds `events_lock` meanwhile, so that it is
-    what was stored last). `bulk` is what bulk registration works with,
-    `functions` runs hooks and certificate providers.
+    what was stored last). `certificate_provider` is who signs for devices instead of the server,
+    kept in the same way. `bulk` is what bulk registration works with,
+    `functions` runs hooks and certificate providers; `built_in` are the functions of the
+    configuration that look into the registry, by name. A hook has `hook_seconds` (AWS IoT
+    developer guide, "Pre-provisioning hooks").
     `iam_epoch` is
     the same for IAM users, roles, access keys and policies; `role_rights` keeps what the policies
     of roles were compiled to (operations/authorization.py).
@@ -64,8 +73,13 @@ class Services:
     publish: Callable[[str, bytes], None] = lambda _topic, _payload: None
     enabled_events: frozenset[str] = frozenset()
     events_lock: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
+    certificate_provider: CertificateProvider | None = None
+    certificate_provider_lock: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
     bulk: Bulk = field(default_factory=Bulk)
     functions: Functions = field(default_factory=Functions)
+    background: Background = field(default_factory=Background, repr=False)
+    built_in: dict[str, BuiltInFunction] = field(default_factory=dict)
+    hook_seconds: float = 5.0
     policy_epoch: int = 0
     _spare: list[bytes] = field(default_factory=list, init=False, repr=False)
     iam_epoch: int = 0
@@ -100,7 +114,8 @@ class Call:
     of the peer; `conditions` are the condition keys for IAM policies the request came with
     (``aws:SourceIp``, ...). `base_url` is how an HTTP caller reached the server
     (``http://host:port``). `iam_epoch` is that of the services when the call began. `listing` is
-    what a listing was asked for, which its page tokens are bound to.
+    what a listing was asked for, which its page tokens are bound to. `aside()` is entered around
+    a wait for code that is not ours: meanwhile the call takes nobody else's turn.
     """
 
     services: Services
@@ -113,6 +128,9 @@ class Call:
     conditions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     listing: bytes = b""
     base_url: str = ""
+    aside: Callable[[], AbstractAsyncContextManager[object]] = field(
+        default=nullcontext, repr=False
+    )
     iam_epoch: int = field(init=False)
 
     def __post_init__(self) -> None:

@@ -16,7 +16,7 @@ from fleetgate.errors import (
     ResourceNotFoundException,
 )
 from fleetgate.names import Account
-from fleetgate.operations import pages
+from fleetgate.operations import pages, public_keys
 from fleetgate.operations.call import Call
 from fleetgate.pki import csr, issue, keys, trust
 from fleetgate.pki.issue import Profile
@@ -137,6 +137,7 @@ async def delete_certificate(
                 f"Certificate policies must be detached before deletion (arn: {arn})"
             )
         policies.remove_policy_attachments(tx, arn)
+        public_keys.remember(tx, certificate, call.now)
         certificates.remove_certificate(tx, certificate_id)
 
     await call.write(change)
@@ -249,6 +250,7 @@ def registered(
         generation_id=call.services.new_id(),
         pending_until=pending_until,
         ca_certificate_id=ca_certificate_id,
+        public_key=keys.key_id(facts.public_key),
     )
 
 

@@ -27,7 +27,7 @@ Values = Mapping[str, tuple[str, ...]]
 
 def of_call(call: Call, service: str) -> dict[str, tuple[str, ...]]:
     """What every request has: the time, the region of the service, and whatever came with it."""
-    region = call.account.region if service == "iot" else GLOBAL_REGION
+    region = call.account.region if service in ("iot", "lambda") else GLOBAL_REGION
     return {
         **call.conditions,
         "aws:CurrentTime": (datetime.fromtimestamp(call.now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),),
@@ -44,8 +44,11 @@ def of_members(account: Account, rights: Rights, params: Params) -> dict[str, tu
             values[key] = (account.arn(member.format_map(params)),)
         elif (value := params.get(member)) is not None:
             values[key] = (str(value),)
-    given: Sequence[Mapping[str, str]] = params.get("tags") or ()
-    pairs = [(tag.get("Key", ""), tag.get("Value") or "") for tag in given]
+    given: Sequence[Mapping[str, str]] | Mapping[str, str] = params.get("tags") or ()
+    if isinstance(given, Mapping):  # as Lambda has them
+        pairs = list(given.items())
+    else:
+        pairs = [(tag.get("Key", ""), tag.get("Value") or "") for tag in given]
     values |= _by_key("aws:RequestTag/", pairs)
     if keys := (*(params.get("tag_keys") or ()), *(key for key, _ in pairs)):
         values["aws:TagKeys"] = keys

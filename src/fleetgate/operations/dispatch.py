@@ -6,18 +6,31 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from fleetgate.errors import InvalidRequestException, NotImplementedException, ValidationError
+from fleetgate.errors import (
+    InvalidParameterValueException,
+    InvalidRequestException,
+    NotImplementedException,
+    ServiceError,
+    ValidationError,
+    ValidationException,
+)
 from fleetgate.operations import (
     access_keys,
     authorizations,
     billing_groups,
     ca_certificates,
+    certificate_providers,
     certificate_registration,
     certificate_transfers,
     certificates,
     domain_configurations,
     endpoints,
     event_configurations,
+    function_calls,
+    function_descriptions,
+    function_permissions,
+    function_tags,
+    functions,
     iam_absent,
     iam_attachments,
     iam_policies,
@@ -62,6 +75,7 @@ SERVED: Mapping[str, Mapping[str, OperationFunction]] = {
         "CancelCertificateTransfer": certificate_transfers.cancel_certificate_transfer,
         "CreateBillingGroup": billing_groups.create_billing_group,
         "CreateCertificateFromCsr": certificates.create_certificate_from_csr,
+        "CreateCertificateProvider": certificate_providers.create_certificate_provider,
         "CreateDomainConfiguration": domain_configurations.create_domain_configuration,
         "CreateKeysAndCertificate": certificates.create_keys_and_certificate,
         "CreatePolicy": policies.create_policy,
@@ -76,6 +90,7 @@ SERVED: Mapping[str, Mapping[str, OperationFunction]] = {
         "DeleteBillingGroup": billing_groups.delete_billing_group,
         "DeleteCACertificate": ca_certificates.delete_ca_certificate,
         "DeleteCertificate": certificates.delete_certificate,
+        "DeleteCertificateProvider": certificate_providers.delete_certificate_provider,
         "DeleteDomainConfiguration": domain_configurations.delete_domain_configuration,
         "DeletePolicy": policies.delete_policy,
         "DeletePolicyVersion": policies.delete_policy_version,
@@ -91,6 +106,7 @@ SERVED: Mapping[str, Mapping[str, OperationFunction]] = {
         "DescribeBillingGroup": billing_groups.describe_billing_group,
         "DescribeCACertificate": ca_certificates.describe_ca_certificate,
         "DescribeCertificate": certificates.describe_certificate,
+        "DescribeCertificateProvider": certificate_providers.describe_certificate_provider,
         "DescribeDomainConfiguration": domain_configurations.describe_domain_configuration,
         "DescribeEndpoint": endpoints.describe_endpoint,
         "DescribeEventConfigurations": event_configurations.describe_event_configurations,
@@ -113,6 +129,7 @@ SERVED: Mapping[str, Mapping[str, OperationFunction]] = {
         "ListAttachedPolicies": policies.list_attached_policies,
         "ListBillingGroups": billing_groups.list_billing_groups,
         "ListCACertificates": ca_certificates.list_ca_certificates,
+        "ListCertificateProviders": certificate_providers.list_certificate_providers,
         "ListCertificates": certificates.list_certificates,
         "ListCertificatesByCA": certificates.list_certificates_by_ca,
         "ListDomainConfigurations": domain_configurations.list_domain_configurations,
@@ -161,6 +178,7 @@ SERVED: Mapping[str, Mapping[str, OperationFunction]] = {
         "UpdateBillingGroup": billing_groups.update_billing_group,
         "UpdateCACertificate": ca_certificates.update_ca_certificate,
         "UpdateCertificate": certificates.update_certificate,
+        "UpdateCertificateProvider": certificate_providers.update_certificate_provider,
         "UpdateDomainConfiguration": domain_configurations.update_domain_configuration,
         "UpdateEventConfigurations": event_configurations.update_event_configurations,
         "UpdateProvisioningTemplate": templates.update_provisioning_template,
@@ -241,6 +259,25 @@ SERVED: Mapping[str, Mapping[str, OperationFunction]] = {
         "UpdateRoleDescription": iam_roles.update_role_description,
         "UpdateUser": iam_users.update_user,
     },
+    "lambda": {
+        "AddPermission": function_permissions.add_permission,
+        "CreateFunction": functions.create_function,
+        "DeleteFunction": functions.delete_function,
+        "GetAccountSettings": function_descriptions.get_account_settings,
+        "GetFunction": function_descriptions.get_function,
+        "GetFunctionCodeSigningConfig": function_descriptions.get_function_code_signing_config,
+        "GetFunctionConfiguration": function_descriptions.get_function_configuration,
+        "GetPolicy": function_permissions.get_policy,
+        "Invoke": function_calls.invoke,
+        "ListFunctions": function_descriptions.list_functions,
+        "ListTags": function_tags.list_tags,
+        "ListVersionsByFunction": function_descriptions.list_versions_by_function,
+        "RemovePermission": function_permissions.remove_permission,
+        "TagResource": function_tags.tag_resource,
+        "UntagResource": function_tags.untag_resource,
+        "UpdateFunctionCode": functions.update_function_code,
+        "UpdateFunctionConfiguration": functions.update_function_configuration,
+    },
     "provisioning": {
         "CreateCertificateFromCsr": provisioning.create_certificate_from_csr,
         "CreateKeysAndCertificate": provisioning.create_keys_and_certificate,
@@ -255,10 +292,40 @@ SERVED: Mapping[str, Mapping[str, OperationFunction]] = {
 }
 """Operation name to function, per service: ``provisioning`` over MQTT, the others over HTTP."""
 
-STYLES: Mapping[str, constraints.Style] = {"iam": constraints.IAM, "sts": constraints.STS}
+STYLES: Mapping[str, constraints.Style] = {
+    "iam": constraints.IAM,
+    "lambda": constraints.STS,
+    "sts": constraints.STS,
+}
 """How a service tells of broken constraints, where it is not as AWS IoT does."""
 
+REFUSALS: Mapping[str, tuple[type[ServiceError], type[ServiceError]]] = {
+    "iam": (ValidationError, ValidationError),
+    "lambda": (ValidationException, InvalidParameterValueException),
+    "sts": (ValidationError, ValidationError),
+}
+"""What a service answers to broken constraints, and to members that are not offered; the others
+answer InvalidRequestException to both."""
+
+_UNOFFERED_OF_FUNCTIONS = (
+    "accelerator_config",
+    "capacity_provider_config",
+    "dead_letter_config",
+    "durable_config",
+    "file_system_configs",
+    "image_config",
+    "kms_key_arn",
+    "layers",
+    "runtime_config",
+)
+
 UNOFFERED_MEMBERS: Mapping[str, tuple[str, ...]] = {
+    "AddPermission": (
+        "event_source_token",
+        "function_url_auth_type",
+        "invoked_via_function_url",
+        "principal_org_id",
+    ),
     "AssumeRole": (
         "minimum_session_token_size",
         "provided_contexts",
@@ -267,11 +334,34 @@ UNOFFERED_MEMBERS: Mapping[str, tuple[str, ...]] = {
         "token_code",
         "transitive_tag_keys",
     ),
+    "CreateFunction": (
+        "publish",
+        "publish_to",
+        *_UNOFFERED_OF_FUNCTIONS,
+        "code_signing_config_arn",
+        "tenancy_config",
+    ),
     "CreateRole": ("permissions_boundary",),
     "CreateUser": ("permissions_boundary",),
     "GetSessionToken": ("minimum_session_token_size", "serial_number", "token_code"),
+    "Invoke": ("client_context", "durable_execution_name", "tenant_id"),
+    "ListFunctions": ("master_region",),
+    "UpdateFunctionCode": (
+        "image_uri",
+        "publish",
+        "publish_to",
+        "s3_bucket",
+        "s3_key",
+        "s3_object_storage_mode",
+        "s3_object_version",
+        "source_kms_key_arn",
+    ),
+    "UpdateFunctionConfiguration": _UNOFFERED_OF_FUNCTIONS,
 }
 """Members of served operations that are refused, never ignored, when a caller sends them."""
+
+
+_REFUSALS = (InvalidRequestException, InvalidRequestException)
 
 
 async def invoke(
@@ -281,13 +371,13 @@ async def invoke(
 
     `params` are the decoded members, top-level names in snake_case. Returns the members of the
     model's output. Raises ServiceError: NotImplementedException for an operation that is not
-    served, InvalidRequestException (IAM and STS: ValidationError) for input against the model's
+    served, InvalidRequestException (or what REFUSALS has) for input against the model's
     constraints, AccessDeniedException when the caller may not, else what the operation raises.
     """
     function = SERVED[service].get(operation.name)
     if function is None:
         raise NotImplementedException(scope.refusal(service, operation.name))
-    refusal = ValidationError if service in ("iam", "sts") else InvalidRequestException
+    refusal, unoffered = REFUSALS.get(service, _REFUSALS)
     if operation.input is not None:
         validate(operation.input, params, refusal, STYLES.get(service, constraints.PLAIN))
     if operation.name == "AssumeRole":
@@ -295,7 +385,7 @@ async def invoke(
     await authorize(call, service, operation.name, params)
     for name in UNOFFERED_MEMBERS.get(operation.name, ()):
         if params.pop(name, None):
-            raise refusal(
+            raise unoffered(
                 f"`{_as_in_model(operation, name)}` of {operation.name} is not offered by this "
                 "server; leave it out"
             )

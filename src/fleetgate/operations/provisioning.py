@@ -11,6 +11,10 @@ again, word for word. Nothing is built or looked up for that, so it does not mat
 template version, role, thing or policies since; it matters whether the answer is still true: the
 template is there and enabled, the certificate may be used and is attached to its thing.
 
+A template with a pre-provisioning hook is worked through twice: the first time ends, before
+anything is built, with the question for the hook (operations/hooks.py), which is not asked when
+the registration cannot succeed anyhow, nor for a device that asks again.
+
 Source: AWS IoT developer guide, "Device provisioning MQTT API".
 """
 
@@ -18,9 +22,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from time import monotonic
 from typing import Any
 
 import msgspec
@@ -39,6 +44,7 @@ from fleetgate.errors import (
     ResourceRegistrationFailureException,
 )
 from fleetgate.names import Account
+from fleetgate.operations import hooks, provider_signing
 from fleetgate.operations.call import Call, Services
 from fleetgate.operations.certificates import (
     certificate_arn,
@@ -92,6 +98,10 @@ async def create_certificate_from_csr(
         request = parse_csr(call, certificate_signing_request)
     except InvalidCsr as error:
         raise InvalidCsrException(error.message) from None
+    provider = call.services.certificate_provider
+    if provider is not None:
+        signed = await provider_signing.sign(call, provider, request, certificate_signing_request)
+        return await _pending(call, signed.facts, signed)
     facts = issue_certificate(
         call, call.services.device_profile, request.public_key, request.subject
     )
@@ -130,15 +140,53 @@ async def register_thing(
         raise AccessDeniedException(
             f"the temporary claim is for template `{claim_template}`, not `{template_name}`"
         )
-    answer, done = await call.write(_register, call, template_name, ownership, parameters or {})
-    if done is None:
+    done = await _registered(call, template_name, ownership, parameters or {})
+    if done.plan is None:
         log.info(
             "event=registered-before template=%s thing=%s certificate=%s request=%s",
-            *(template_name, answer["thingName"], ownership.certificate_id, call.request_id),
+            *(template_name, done.answer["thingName"], ownership.certificate_id, call.request_id),
         )
     else:
-        announce(call, done)
-    return answer
+        announce(call, done.plan)
+        if done.consent is not None:
+            hooks.settled(call, done.consent, done.ended)
+    return done.answer
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """A registration: the answer, and what was done for it, None when that had been before.
+
+    `consent` is that of the hook it was done with; `ended` are the ids of other certificates that
+    have become INACTIVE by it.
+    """
+
+    answer: dict[str, Any]
+    plan: Plan | None = None
+    consent: hooks.Consent | None = None
+    ended: Sequence[str] = ()
+
+
+async def _registered(
+    call: Call,
+    template_name: str,
+    ownership: token.Ownership,
+    parameters: Mapping[str, str],
+) -> _Done:
+    """The registration, once the hook has consented if there is one."""
+    consent: hooks.Consent | None = None
+    deadline: float | None = None
+    while True:
+        began = monotonic()
+        try:
+            done = await call.write(_register, call, template_name, ownership, parameters, consent)
+        except hooks.Unsettled as error:
+            raise hooks.taken_back(call, error, began) from None
+        if isinstance(done, _Done):
+            return done
+        if deadline is None:
+            deadline = monotonic() + call.services.hook_seconds
+        consent = await hooks.ask(call, done, parameters, deadline)
 
 
 def _register(
@@ -147,10 +195,11 @@ def _register(
     template_name: str,
     ownership: token.Ownership,
     parameters: Mapping[str, str],
-) -> tuple[dict[str, Any], Plan | None]:
-    """The whole registration, inside one transaction: the answer, and what was done for it.
+    consent: hooks.Consent | None,
+) -> _Done | hooks.Question:
+    """The whole registration, inside one transaction.
 
-    The latter is None when it had been done before.
+    When the template has a hook that has not consented yet: what is to be asked, and nothing done.
     """
     certificate_id = ownership.certificate_id
     certificate = certificates.find_certificate(tx, certificate_id)
@@ -168,17 +217,16 @@ def _register(
     if not found.enabled:
         raise AccessDeniedException(f"template `{template_name}` is disabled")
     if certificate.template_name is not None:
-        return _answer_again(tx, call, template_name, found, certificate, parameters), None
-    resources = _resources(call, found, certificate_id, parameters)
-    status = _check_use(certificate, template_name, resources)
-    size = len(msgspec.json.encode(resources.device_configuration))
-    if size > MAX_CONFIGURATION:
-        raise InvalidParametersException(
-            f"the device configuration has {size} bytes as JSON; the limit is {MAX_CONFIGURATION}"
-        )
-    planned = plan(tx, call, resources, certificate)
+        return _Done(_answer_again(tx, call, template_name, found, certificate, parameters))
     arn = template_arn(call.account, template_name)
-    carry_out(tx, call, planned, allow_by_role(tx, call, found.role_arn, arn))
+    if found.hook is None:
+        consent = None
+    elif consent is None or not consent.covers(found.hook, found.created_at):
+        check_before_hook(tx, call, template_name, found, certificate)
+        return hooks.Question(found.hook, template_name, arn, found.created_at, certificate)
+    overrides = {} if consent is None else consent.overrides
+    resources = resources_of(call, found, certificate_id, parameters, overrides)
+    status, planned = build(tx, call, template_name, found, certificate, resources)
     thing_name = resources.thing.name if resources.thing is not None else None
     certificates.update_certificate_registration(tx, certificate_id, template_name, thing_name)
     answer = {
@@ -194,9 +242,37 @@ def _register(
         status,
         msgspec.json.encode(answer).decode(),
         ownership.expires_at.timestamp(),
+        msgspec.json.encode(overrides).decode(),
     )
     registration_answers.add_registration_answer(tx, kept)
-    return answer, planned
+    if consent is None:
+        return _Done(answer, planned)
+    ended = hooks.settle(tx, call, consent, certificate_id, resources)
+    return _Done(answer, planned, consent, ended)
+
+
+def build(
+    tx: Tx,
+    call: Call,
+    template_name: str,
+    found: templates.InForce,
+    certificate: certificates.Certificate,
+    resources: Resources,
+) -> tuple[str, Plan]:
+    """Makes what the template asks for: the status of the certificate, and what was done.
+
+    Raises what a device is refused with.
+    """
+    status = _check_use(certificate, template_name, resources)
+    size = len(msgspec.json.encode(resources.device_configuration))
+    if size > MAX_CONFIGURATION:
+        raise InvalidParametersException(
+            f"the device configuration has {size} bytes as JSON; the limit is {MAX_CONFIGURATION}"
+        )
+    planned = plan(tx, call, resources, certificate)
+    arn = template_arn(call.account, template_name)
+    carry_out(tx, call, planned, allow_by_role(tx, call, found.role_arn, arn))
+    return status, planned
 
 
 def _answer_again(
@@ -224,7 +300,8 @@ def _answer_again(
     if kept.parameters != _digest(parameters):
         # what makes no difference, a time of day, may differ
         try:
-            outcome = _digest(_resources(call, found, certificate_id, parameters))
+            overrides = msgspec.json.decode(kept.overrides)
+            outcome = _digest(resources_of(call, found, certificate_id, parameters, overrides))
         except InvalidParametersException:
             outcome = ""
         if outcome != kept.outcome:
@@ -242,17 +319,47 @@ def _answer_again(
     return answer
 
 
-def _resources(
-    call: Call, found: templates.InForce, certificate_id: str, parameters: Mapping[str, str]
+def resources_of(
+    call: Call,
+    found: templates.InForce,
+    certificate_id: str,
+    parameters: Mapping[str, str],
+    overrides: Mapping[str, str],
 ) -> Resources:
-    """What the template makes of the parameters; raises InvalidParametersException."""
+    """What the template makes of the parameters; raises InvalidParametersException.
+
+    `overrides` are those of the hook. They win over what the device sends, and over entries of
+    the same name in the device configuration.
+    """
     try:
         # what a device sends under the name of a pseudo parameter is not believed
-        known = {**parameters, domain_template.CERTIFICATE_ID: certificate_id}
+        known = {**parameters, **overrides, domain_template.CERTIFICATE_ID: certificate_id}
         parsed = parsed_template(call, found.body, domain_template.Kind.FLEET)
-        return domain_template.render(parsed, known)
+        resources = domain_template.render(parsed, known)
     except InvalidTemplate as error:
         raise InvalidParametersException(_rule(error)) from None
+    if not overrides:
+        return resources
+    return replace(resources, device_configuration={**resources.device_configuration, **overrides})
+
+
+def check_before_hook(
+    tx: Tx,
+    call: Call,
+    template_name: str,
+    found: templates.InForce,
+    certificate: certificates.Certificate,
+) -> None:
+    """Raises what the registration would raise whatever the hook says: it is not asked then."""
+    try:
+        parsed = parsed_template(call, found.body, domain_template.Kind.FLEET)
+    except InvalidTemplate as error:
+        raise InvalidParametersException(_rule(error)) from None
+    if parsed.certificate is None:
+        raise _without_certificate(template_name)
+    if certificate.status not in ("PENDING_ACTIVATION", "ACTIVE", "INACTIVE"):
+        raise _not_to_be_used(certificate)
+    allow_by_role(tx, call, found.role_arn, template_arn(call.account, template_name))
 
 
 def _check_use(
@@ -260,14 +367,18 @@ def _check_use(
 ) -> str:
     """Whether the certificate may be registered; the status it is to have."""
     if resources.certificate is None:
-        raise ResourceRegistrationFailureException(
-            f"template `{template_name}` has no AWS::IoT::Certificate resource: "
-            "the certificate would never be activated"
-        )
+        raise _without_certificate(template_name)
     if certificate.status not in ("PENDING_ACTIVATION", resources.certificate.status):
         # an operator has decided on this certificate since: a device does not overrule that
         raise _not_to_be_used(certificate)
     return resources.certificate.status
+
+
+def _without_certificate(template_name: str) -> ResourceRegistrationFailureException:
+    return ResourceRegistrationFailureException(
+        f"template `{template_name}` has no AWS::IoT::Certificate resource: "
+        "the certificate would never be activated"
+    )
 
 
 def _used(
@@ -313,8 +424,13 @@ def sweep(tx: Tx, account: Account, now: float) -> Swept:
     return Swept(removed, more=max(answers, len(removed)) >= SWEEP_BATCH)
 
 
-async def _pending(call: Call, facts: CertificateFacts) -> dict[str, Any]:
-    """Stores a new certificate as PENDING_ACTIVATION; the members both Create* answers share."""
+async def _pending(
+    call: Call, facts: CertificateFacts, signed: provider_signing.Signed | None = None
+) -> dict[str, Any]:
+    """Stores a new certificate as PENDING_ACTIVATION; the members both Create* answers share.
+
+    `signed` says more of one that a certificate provider has signed.
+    """
     services: Services = call.services
     expires_at = call.now + services.ownership_token_seconds
     ownership = token.Ownership(
@@ -325,10 +441,13 @@ async def _pending(call: Call, facts: CertificateFacts) -> dict[str, Any]:
     )
     sealed = token.seal(services.token_key, ownership, services.random_bytes(token.NONCE_BYTES))
     certificate = registered(call, facts, "PENDING_ACTIVATION", pending_until=expires_at)
-    await call.write(certificates.add_certificate, certificate)
+    if signed is None:
+        await call.write(certificates.add_certificate, certificate)
+    else:
+        await provider_signing.register(call, signed, certificate)
     return {
         "certificateId": facts.certificate_id,
-        "certificatePem": facts.pem,
+        "certificatePem": facts.pem if signed is None else signed.pem,
         "certificateOwnershipToken": sealed,
     }
 

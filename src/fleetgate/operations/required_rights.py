@@ -60,6 +60,13 @@ class Tagging:
 
 
 @dataclass(frozen=True, slots=True)
+class Action:
+    """The action of an operation, where it is not called like the operation."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Rights:
     """What an operation needs.
 
@@ -90,7 +97,7 @@ class Rights:
 def _rows(service: str, rows: Mapping[str, tuple[Any, ...]]) -> dict[str, Rights]:
     return {
         operation: Rights(
-            f"{service}:{operation}",
+            next((each.name for each in row if isinstance(each, Action)), f"{service}:{operation}"),
             tuple(each for each in row if isinstance(each, Resource)),
             tuple(each for each in row if isinstance(each, PassedRole)),
             tuple(each for each in row if isinstance(each, tuple)),
@@ -117,6 +124,7 @@ _TEMPLATE = Resource("provisioningtemplate", "template_name")
 _CERTIFICATE = Resource("cert", "certificate_id")
 _CA = Resource("cacert", "certificate_id")
 _ALIAS = Resource("rolealias", "role_alias")
+_PROVIDER = Resource("certificateprovider", "certificate_provider_name")
 _DOMAIN = Resource("domainconfiguration", "domain_configuration_name")
 # a Cognito identity is taken as it is: AWS names it so when it refuses
 _PRINCIPAL = Resource("", "principal")
@@ -138,6 +146,7 @@ _IOT = _rows(
         "CancelCertificateTransfer": (_CERTIFICATE,),
         "CreateBillingGroup": (_BILLING, _TAGS),
         "CreateCertificateFromCsr": _ALL,
+        "CreateCertificateProvider": (_PROVIDER, _TAGS),
         "CreateDomainConfiguration": (_DOMAIN, _DOMAIN_NAME, _TAGS),
         "CreateKeysAndCertificate": _ALL,
         "CreatePolicy": (_POLICY, _TAGS),
@@ -152,6 +161,7 @@ _IOT = _rows(
         "DeleteBillingGroup": (_BILLING,),
         "DeleteCACertificate": (_CA,),
         "DeleteCertificate": (_CERTIFICATE,),
+        "DeleteCertificateProvider": (_PROVIDER,),
         "DeleteDomainConfiguration": (_DOMAIN,),
         "DeletePolicy": (_POLICY,),
         "DeletePolicyVersion": (_POLICY,),
@@ -167,6 +177,7 @@ _IOT = _rows(
         "DescribeBillingGroup": (_BILLING,),
         "DescribeCACertificate": (_CA,),
         "DescribeCertificate": (_CERTIFICATE,),
+        "DescribeCertificateProvider": (_PROVIDER,),
         "DescribeDomainConfiguration": (_DOMAIN,),
         "DescribeEndpoint": _ALL,
         "DescribeEventConfigurations": _ALL,
@@ -189,6 +200,7 @@ _IOT = _rows(
         "ListAttachedPolicies": _ALL,
         "ListBillingGroups": _ALL,
         "ListCACertificates": _ALL,
+        "ListCertificateProviders": _ALL,
         "ListCertificates": _ALL,
         "ListCertificatesByCA": _ALL,
         "ListDomainConfigurations": _ALL,
@@ -238,6 +250,7 @@ _IOT = _rows(
         "UpdateBillingGroup": (_BILLING,),
         "UpdateCACertificate": (_CA, PassedRole("registration_config.roleArn")),
         "UpdateCertificate": (_CERTIFICATE,),
+        "UpdateCertificateProvider": (_PROVIDER,),
         "UpdateDomainConfiguration": (_DOMAIN,),
         "UpdateEventConfigurations": _ALL,
         "UpdateProvisioningTemplate": (_TEMPLATE, PassedRole("provisioning_role_arn")),
@@ -353,5 +366,38 @@ _STS = _rows(
     },
 )
 
-RIGHTS: Mapping[str, Mapping[str, Rights]] = {"iot": _IOT, "iam": _IAM, "sts": _STS}
+_FUNCTION = Resource("function", "function_name")
+_EXECUTION_ROLE = PassedRole("role", "lambda.amazonaws.com")
+_TAGGED_FUNCTION = Resource("", "resource")
+
+# Service Authorization Reference, "Actions, resources, and condition keys for AWS Lambda"
+_LAMBDA = _rows(
+    "lambda",
+    {
+        "AddPermission": (_FUNCTION, ("lambda:Principal", "principal")),
+        "CreateFunction": (_FUNCTION, _EXECUTION_ROLE, Tagging("lambda:TagResource")),
+        "DeleteFunction": (_FUNCTION,),
+        "GetAccountSettings": _ALL,
+        "GetFunction": (_FUNCTION,),
+        "GetFunctionCodeSigningConfig": (_FUNCTION,),
+        "GetFunctionConfiguration": (_FUNCTION,),
+        "GetPolicy": (_FUNCTION,),
+        "Invoke": (Action("lambda:InvokeFunction"), _FUNCTION),
+        "ListFunctions": _ALL,
+        "ListTags": (_TAGGED_FUNCTION,),
+        "ListVersionsByFunction": (_FUNCTION,),
+        "RemovePermission": (_FUNCTION,),
+        "TagResource": (_TAGGED_FUNCTION,),
+        "UntagResource": (_TAGGED_FUNCTION,),
+        "UpdateFunctionCode": (_FUNCTION,),
+        "UpdateFunctionConfiguration": (_FUNCTION, _EXECUTION_ROLE),
+    },
+)
+
+RIGHTS: Mapping[str, Mapping[str, Rights]] = {
+    "iot": _IOT,
+    "iam": _IAM,
+    "lambda": _LAMBDA,
+    "sts": _STS,
+}
 """What each operation needs, by service and operation. One that is not here is refused."""

@@ -8,6 +8,9 @@ server is gone gets EPIPE at its next key and ends, so even ``kill -9`` of the s
 nobody behind. A worker that dies is replaced, with a pause, so that a broken machine does not
 spin.
 
+With a stock of 0 nothing is made ahead: one worker starts when the first key is asked for. Nor
+are there ever more workers than keys in stock.
+
 The keys exist in the memory of this process and of the workers alone. Keys in stock are used
 once and in order of arrival.
 """
@@ -63,13 +66,18 @@ class RsaKeys:
     """The stock of RSA-2048 key pairs (see the module's theory of operation)."""
 
     def __init__(self, workers: int = 0, stock: int = STOCK) -> None:
-        """`workers` 0 means one per processor."""
-        self._workers = workers or os.cpu_count() or 1
-        self._ready: asyncio.Queue[RsaKeyPair] = asyncio.Queue(stock)
+        """`workers` 0 means one per processor; `stock` 0 that none starts before it is needed."""
+        self._workers = min(workers or os.cpu_count() or 1, max(stock, 1))
+        self._ahead = stock > 0
+        self._ready: asyncio.Queue[RsaKeyPair] = asyncio.Queue(max(stock, 1))
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Starts the workers."""
+        """Starts the workers, unless nothing is to be made ahead."""
+        if self._ahead:
+            self._begin()
+
+    def _begin(self) -> None:
         self._tasks = [
             asyncio.create_task(self._tend(), name=f"rsa-keys-{number}")
             for number in range(self._workers)
@@ -80,6 +88,8 @@ class RsaKeys:
 
         Raises ServiceUnavailableException when none could be made within PATIENCE seconds.
         """
+        if not self._tasks:
+            self._begin()
         try:
             return await asyncio.wait_for(self._ready.get(), PATIENCE)
         except TimeoutError:

@@ -20,6 +20,13 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 
+def make() -> tuple[bytes, bytes]:
+    """A new RSA-2048 key: private as PKCS#1 PEM, public as SubjectPublicKeyInfo DER."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+    return private, key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
 def main() -> None:
     """Makes key pairs for as long as they are taken."""
     # Ctrl-C and SIGTERM to the process group are for the server: it ends us when it is done
@@ -29,11 +36,7 @@ def main() -> None:
     out = sys.stdout.buffer
     try:
         while True:
-            key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-            private = key.private_bytes(
-                Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()
-            )
-            public = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+            private, public = make()
             out.write(base64.b64encode(private) + b" " + base64.b64encode(public) + b"\n")
             out.flush()
     except BrokenPipeError:

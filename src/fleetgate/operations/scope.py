@@ -124,13 +124,6 @@ LEFT_OUT: Mapping[str, tuple[Group, ...]] = {
             """,
         ),
         _group(
-            "certificates are issued by the server itself, there are no certificate providers",
-            """
-            CreateCertificateProvider DeleteCertificateProvider DescribeCertificateProvider
-            ListCertificateProviders UpdateCertificateProvider
-            """,
-        ),
-        _group(
             "the database is the operator's own, there are no keys in KMS",
             "DescribeEncryptionConfiguration UpdateEncryptionConfiguration",
         ),
@@ -236,6 +229,88 @@ LEFT_OUT: Mapping[str, tuple[Group, ...]] = {
             GetAccountProperties
             PutAccountProperties SetSecurityTokenServicePreferences
             UpdateAccountPasswordPolicy
+            """,
+        ),
+    ),
+    "lambda": (
+        _group(
+            "functions have one version, $LATEST, and no aliases",
+            """
+            CreateAlias DeleteAlias DeleteProvisionedConcurrencyConfig GetAlias
+            GetProvisionedConcurrencyConfig ListAliases ListProvisionedConcurrencyConfigs
+            PublishVersion PutProvisionedConcurrencyConfig UpdateAlias
+            """,
+        ),
+        _group(
+            "there are no layers; put everything into the zip",
+            """
+            AddLayerVersionPermission DeleteLayerVersion GetLayerVersion GetLayerVersionByArn
+            GetLayerVersionPolicy ListLayerVersions ListLayers PublishLayerVersion
+            RemoveLayerVersionPermission
+            """,
+        ),
+        _group(
+            "functions are invoked by AWS IoT and with Invoke, there are no event sources",
+            """
+            CreateEventSourceMapping DeleteEventSourceMapping DeleteFunctionEventInvokeConfig
+            GetEventSourceMapping GetFunctionEventInvokeConfig ListEventSourceMappings
+            ListFunctionEventInvokeConfigs PutFunctionEventInvokeConfig UpdateEventSourceMapping
+            UpdateFunctionEventInvokeConfig
+            """,
+        ),
+        _group(
+            "functions have no URL of their own",
+            """
+            CreateFunctionUrlConfig DeleteFunctionUrlConfig GetFunctionUrlConfig
+            ListFunctionUrlConfigs UpdateFunctionUrlConfig
+            """,
+        ),
+        _group(
+            "code is not signed",
+            """
+            CreateCodeSigningConfig DeleteCodeSigningConfig DeleteFunctionCodeSigningConfig
+            GetCodeSigningConfig ListCodeSigningConfigs ListFunctionsByCodeSigningConfig
+            PutFunctionCodeSigningConfig UpdateCodeSigningConfig
+            """,
+        ),
+        _group(
+            "Invoke is the one way to invoke a function",
+            "InvokeAsync InvokeWithResponseStream",
+        ),
+        _group(
+            "how many runs a function may have is the limit `function_concurrency`",
+            """
+            DeleteFunctionConcurrency GetFunctionConcurrency GetFunctionScalingConfig
+            PutFunctionConcurrency PutFunctionScalingConfig
+            """,
+        ),
+        _group(
+            "AddPermission, RemovePermission and GetPolicy are what resource policies have",
+            "DeleteResourcePolicy GetResourcePolicy PutResourcePolicy",
+        ),
+        _group(
+            "runtimes are those of the server's machine",
+            "GetRuntimeManagementConfig PutRuntimeManagementConfig",
+        ),
+        _group(
+            "calls of functions are not followed",
+            "GetFunctionRecursionConfig PutFunctionRecursionConfig",
+        ),
+        _group(
+            "functions run on the server's own machine, there are no capacity providers",
+            """
+            CreateCapacityProvider DeleteCapacityProvider GetCapacityProvider
+            ListCapacityProviders ListFunctionVersionsByCapacityProvider UpdateCapacityProvider
+            """,
+        ),
+        _group(
+            "durable executions are out of its scope",
+            """
+            CheckpointDurableExecution DeleteDurableExecution GetDurableExecution
+            GetDurableExecutionHistory GetDurableExecutionState ListDurableExecutionsByFunction
+            PauseDurableExecution ResumeDurableExecution SendDurableExecutionCallbackFailure
+            SendDurableExecutionCallbackHeartbeat SendDurableExecutionCallbackSuccess
+            StopDurableExecution
             """,
         ),
     ),

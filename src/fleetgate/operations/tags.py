@@ -17,6 +17,7 @@ from fleetgate.operations.call import Call
 from fleetgate.store import (
     billing_groups,
     ca_certificates,
+    certificate_providers,
     domain_configurations,
     groups,
     policies,
@@ -36,6 +37,7 @@ RESERVED_PREFIX = "aws:"
 TAGGABLE: Mapping[str, Callable[[Tx, str], object | None]] = {
     "billinggroup": billing_groups.find_billing_group,
     "cacert": ca_certificates.find_ca_certificate,
+    "certificateprovider": certificate_providers.find_certificate_provider_named,
     "domainconfiguration": domain_configurations.find_domain_configuration_at,
     "policy": policies.find_policy,
     "provisioningtemplate": templates.find_template,
@@ -52,6 +54,7 @@ take none."""
 async def tag_resource(call: Call, resource_arn: str, tags: Tags) -> dict[str, Any]:
     """TagResource: a key the resource has already gets the new value."""
     checked = checked_tags(call, tags, LimitExceededException)
+    resource_arn = call.account.known_as(resource_arn)
 
     def change(tx: Tx) -> None:
         require_taggable(tx, call.account, resource_arn)
@@ -63,6 +66,7 @@ async def tag_resource(call: Call, resource_arn: str, tags: Tags) -> dict[str, A
 
 async def untag_resource(call: Call, resource_arn: str, tag_keys: Sequence[str]) -> dict[str, Any]:
     """UntagResource: keys the resource does not have are passed over."""
+    resource_arn = call.account.known_as(resource_arn)
     for key in tag_keys:
         _check_not_reserved(key)
 
@@ -79,6 +83,7 @@ async def list_tags_for_resource(
 ) -> dict[str, Any]:
     """ListTagsForResource: by key, all on one page."""
     pages.start(call, "ListTagsForResource", next_token)
+    resource_arn = call.account.known_as(resource_arn)
 
     def find(tx: Tx) -> dict[str, str]:
         require_taggable(tx, call.account, resource_arn)

@@ -23,6 +23,7 @@ from fleetgate.operations import pages
 from fleetgate.operations.authorization import require_role
 from fleetgate.operations.call import Call
 from fleetgate.operations.certificates import issue_certificate, load_public_key
+from fleetgate.operations.hooks import check_kind, checked_hook, shown_hook
 from fleetgate.operations.registration import parsed_template
 from fleetgate.operations.tags import Tags, add_tags, checked_tags
 from fleetgate.pki import keys
@@ -53,7 +54,7 @@ async def create_provisioning_template(
 ) -> dict[str, Any]:
     """CreateProvisioningTemplate: stores a template with its version 1; its type is for good."""
     kind = Kind(type)
-    _check_hook(pre_provisioning_hook)
+    hook = await checked_hook(call, pre_provisioning_hook, kind, template_name)
     _check_role(provisioning_role_arn)
     _check_body(call, template_body, kind)
     checked = checked_tags(call, tags)
@@ -82,6 +83,7 @@ async def create_provisioning_template(
             call.now,
             call.now,
             kind,
+            hook,
         )
         templates.add_template(tx, template, template_body)
         add_tags(tx, call, arn, checked)
@@ -108,6 +110,7 @@ async def describe_provisioning_template(call: Call, template_name: str) -> dict
         "defaultVersionId": template.default_version_id,
         "templateBody": body,
         "provisioningRoleArn": template.provisioning_role_arn,
+        "preProvisioningHook": shown_hook(template.hook),
     }
 
 
@@ -119,10 +122,17 @@ async def update_provisioning_template(
     default_version_id: int | None = None,
     provisioning_role_arn: str | None = None,
     pre_provisioning_hook: Mapping[str, str] | None = None,
-    remove_pre_provisioning_hook: bool = False,  # noqa: ARG001 - there is none to remove
+    remove_pre_provisioning_hook: bool = False,
 ) -> dict[str, Any]:
     """UpdateProvisioningTemplate: what is left out stays as it is."""
-    _check_hook(pre_provisioning_hook)
+    hook = None
+    if pre_provisioning_hook is not None:
+        if remove_pre_provisioning_hook:
+            raise InvalidRequestException(
+                "preProvisioningHook and removePreProvisioningHook exclude each other"
+            )
+        kind = (await call.read(require_template, template_name)).kind
+        hook = await checked_hook(call, pre_provisioning_hook, kind, template_name)
     if provisioning_role_arn is not None:
         _check_role(provisioning_role_arn)
         await call.read(require_template, template_name)
@@ -133,6 +143,8 @@ async def update_provisioning_template(
         template = require_template(tx, template_name)
         if default_version_id is not None:
             _require_version(tx, template, default_version_id)
+        if hook is not None:
+            check_kind(template.kind)  # it may have been made anew meanwhile
         templates.update_template(
             tx,
             replace(
@@ -142,6 +154,7 @@ async def update_provisioning_template(
                 default_version_id=default_version_id or template.default_version_id,
                 provisioning_role_arn=provisioning_role_arn or template.provisioning_role_arn,
                 modified_at=call.now,
+                hook=None if remove_pre_provisioning_hook else hook or template.hook,
             ),
         )
 
@@ -291,7 +304,12 @@ async def create_provisioning_claim(call: Call, template_name: str) -> dict[str,
     def change(tx: Tx) -> None:
         _require_fleet_template(tx, template_name)
         certificates.add_provisioning_claim(
-            tx, facts.certificate_id, template_name, facts.not_before.timestamp(), not_after
+            tx,
+            facts.certificate_id,
+            template_name,
+            facts.not_before.timestamp(),
+            not_after,
+            keys.key_id(public_key),
         )
 
     await call.write(change)
@@ -368,15 +386,6 @@ def _check_role(arn: str) -> None:
         raise InvalidRequestException(
             f"provisioningRoleArn `{arn[:120]}` is not the ARN of an IAM role "
             "(arn:aws:iam::ACCOUNT:role/NAME)"
-        )
-
-
-def _check_hook(hook: Mapping[str, str] | None) -> None:
-    # refused, not ignored: a template whose hook never runs would let every device in
-    if hook is not None:
-        raise InvalidRequestException(
-            "preProvisioningHook is not offered by this server: "
-            f"`{hook.get('targetArn', '')[:120]}` would never be asked"
         )
 
 

@@ -38,6 +38,36 @@ def decode(text: str, *labels: str) -> bytes:
     rest = text[block.end() :].strip()
     if rest:
         raise ValueError(f"there is text after the PEM block: `{rest[:40]}`")
+    return _content(block)
+
+
+def decode_all(text: str, *labels: str) -> list[bytes]:
+    """The contents of the PEM blocks in `text`, one at least, each with one of the `labels`.
+
+    Text before each block is allowed, and only white space after the last one. Raises ValueError
+    with the rule that is broken.
+    """
+    if not text.isascii():
+        raise ValueError("PEM is made of ASCII characters (RFC 7468)")
+    blocks = list(_BLOCK.finditer(text))
+    count = text.count("-----BEGIN ")
+    if not count:
+        raise ValueError(f"there is no `-----BEGIN {labels[0]}-----` line")
+    if len(blocks) != count:
+        raise ValueError(
+            f"{count - len(blocks)} of {count} PEM blocks are broken: each needs base64 between a "
+            "BEGIN and an END line of one label"
+        )
+    for block in blocks:
+        if block[1] not in labels:
+            raise ValueError(f"there is a PEM block `{block[1][:40]}`, not a `{labels[0]}`")
+    rest = text[blocks[-1].end() :].strip()
+    if rest:
+        raise ValueError("there is text after the last PEM block")
+    return [_content(block) for block in blocks]
+
+
+def _content(block: re.Match[str]) -> bytes:
     try:
         return base64.b64decode("".join(block[2].split()), validate=True)
     except ValueError as error:

@@ -16,7 +16,9 @@ class Certificate:
     activated it. `ca_certificate_id` is the id of the CA certificate under which it was registered.
     `provisioning_state` is set while just-in-time provisioning has not activated it: WAITING, or
     FAILED with the reason in `provisioning_failure`. `content` tells what was signed by others, as
-    ``pki.registration.ForeignCertificate`` does; no two certificates have the same.
+    ``pki.registration.ForeignCertificate`` does; no two certificates have the same. `public_key`
+    is ``pki.keys.key_id`` of its key: None when an older release stored it and nobody has looked
+    at it since, empty when it cannot be read.
     """
 
     certificate_id: str
@@ -36,6 +38,7 @@ class Certificate:
     provisioning_state: str | None = None
     provisioning_failure: str | None = None
     content: str | None = None
+    public_key: str | None = None
 
 
 WAITING = "WAITING"
@@ -46,7 +49,7 @@ FAILED = "FAILED"
 _COLUMNS = (
     "certificate_id, status, pem, mode, not_before, not_after, created_at, modified_at, "
     "customer_version, generation_id, pending_until, template_name, thing_name, ca_certificate_id, "
-    "provisioning_state, provisioning_failure, content"
+    "provisioning_state, provisioning_failure, content, public_key"
 )
 _INSERT = (
     f"INSERT INTO certificate ({_COLUMNS}) VALUES (:{_COLUMNS.replace(', ', ', :')}) "
@@ -268,16 +271,23 @@ def remove_pending_certificates(tx: Tx, now: float, limit: int) -> list[str]:
 
 
 def add_provisioning_claim(
-    tx: Tx, certificate_id: str, template_name: str, not_before: float, not_after: float
+    tx: Tx,
+    certificate_id: str,
+    template_name: str,
+    not_before: float,
+    not_after: float,
+    public_key: str,
 ) -> None:
-    """Stores a temporary claim for one template."""
+    """Stores a temporary claim for one template; `public_key` as certificates have it."""
     tx.send(
-        "INSERT INTO provisioning_claim (certificate_id, template_name, not_before, not_after) "
-        "VALUES (:id, :template, :not_before, :not_after)",
+        "INSERT INTO provisioning_claim "
+        "(certificate_id, template_name, not_before, not_after, public_key) "
+        "VALUES (:id, :template, :not_before, :not_after, :public_key)",
         id=certificate_id,
         template=template_name,
         not_before=not_before,
         not_after=not_after,
+        public_key=public_key,
     )
 
 

@@ -142,7 +142,7 @@ def _check_tables(link: Link, tables: tuple[str, ...]) -> None:
         "quote_ident(current_user), quote_ident(current_schema()) "
         f"FROM (VALUES {names}) t (name), (VALUES {rights}) r (name) "
         "WHERE has_table_privilege(to_regclass(t.name), r.name) IS NOT TRUE "
-        "ORDER BY to_regclass(t.name) IS NULL DESC, t.name"
+        "ORDER BY to_regclass(t.name) IS NULL DESC, t.name, r.name"
     ).rows
     if not lacking:
         return

@@ -13,8 +13,9 @@ class RegistrationAnswer:
 
     `template_created_at` tells the template from a later one of the same name; `parameters` and
     `outcome` are digests of what the device sent and of what the template made of it; `status`
-    is what the certificate was given; `body` is the answer as JSON. Kept until the ownership
-    token ends, at `kept_until`. Times are seconds since the epoch.
+    is what the certificate was given; `body` is the answer as JSON; `overrides` are the
+    parameters the hook added, a JSON object. Kept until the ownership token ends, at
+    `kept_until`. Times are seconds since the epoch.
     """
 
     certificate_id: str
@@ -25,9 +26,12 @@ class RegistrationAnswer:
     status: str
     body: str
     kept_until: float
+    overrides: str = "{}"
 
 
-_VALUES = "template_name, template_created_at, parameters, outcome, status, body, kept_until"
+_VALUES = (
+    "template_name, template_created_at, parameters, outcome, status, body, kept_until, overrides"
+)
 _COLUMNS = f"certificate_id, {_VALUES}"
 _REPLACED = ", ".join(f"{name} = excluded.{name}" for name in _VALUES.split(", "))
 

@@ -370,19 +370,103 @@ _AGAIN: tuple[str, ...] = (
 )
 """Answers for devices that ask again."""
 
-_FUNCTIONS: tuple[str, ...] = ()
+_FUNCTIONS: tuple[str, ...] = (
+    """CREATE TABLE lambda_function (
+            function_name TEXT NOT NULL PRIMARY KEY,
+            description TEXT NOT NULL,
+            runtime TEXT NOT NULL,
+            handler TEXT NOT NULL,
+            role_arn TEXT NOT NULL,
+            timeout_seconds BIGINT NOT NULL,
+            memory_megabytes BIGINT NOT NULL,
+            environment TEXT NOT NULL,
+            architecture TEXT NOT NULL,
+            code_id TEXT NOT NULL,
+            code_sha256 TEXT NOT NULL,
+            code_bytes BIGINT NOT NULL,
+            revision_id TEXT NOT NULL,
+            created_at DOUBLE PRECISION NOT NULL,
+            modified_at DOUBLE PRECISION NOT NULL
+        )""",
+    """CREATE TABLE function_code (
+            code_id TEXT NOT NULL,
+            part BIGINT NOT NULL,
+            stored_at DOUBLE PRECISION NOT NULL,
+            code TEXT NOT NULL,
+            PRIMARY KEY (code_id, part)
+        )""",
+    """CREATE TABLE function_permission (
+            function_name TEXT NOT NULL,
+            origin TEXT NOT NULL,
+            statement_id TEXT NOT NULL,
+            position BIGINT NOT NULL,
+            statement TEXT NOT NULL,
+            PRIMARY KEY (function_name, origin, statement_id)
+        )""",
+)
 """Lambda functions that were uploaded, and who may invoke functions."""
 
-_HOOKS: tuple[str, ...] = ()
+_HOOKS: tuple[str, ...] = (
+    "ALTER TABLE template ADD COLUMN hook_target_arn TEXT",
+    "ALTER TABLE template ADD COLUMN hook_payload_version TEXT",
+    "ALTER TABLE registration_answer ADD COLUMN overrides TEXT NOT NULL DEFAULT '{}'",
+)
 """Pre-provisioning hooks."""
 
-_CERTIFICATE_PROVIDERS: tuple[str, ...] = ()
+_CERTIFICATE_PROVIDERS: tuple[str, ...] = (
+    """CREATE TABLE certificate_provider (
+            name TEXT NOT NULL PRIMARY KEY,
+            function_arn TEXT NOT NULL,
+            client_token TEXT,
+            request TEXT NOT NULL,
+            created_at DOUBLE PRECISION NOT NULL,
+            modified_at DOUBLE PRECISION NOT NULL
+        )""",
+)
 """Who signs instead of the server."""
 
-_ALLOW_LISTS: tuple[str, ...] = ()
+_ALLOW_LISTS: tuple[str, ...] = (
+    # `listed` is 0 for what is in a file, or was taken from the list after it had been used;
+    # `uses` is NULL for as many as the function says, 0 for any number
+    """CREATE TABLE allow_list_serial (
+            list TEXT NOT NULL,
+            serial TEXT NOT NULL,
+            listed BIGINT NOT NULL,
+            uses BIGINT,
+            overrides TEXT,
+            used BIGINT NOT NULL,
+            added_at DOUBLE PRECISION NOT NULL,
+            PRIMARY KEY (list, serial)
+        )""",
+    """CREATE TABLE allow_list_use (
+            list TEXT NOT NULL,
+            serial TEXT NOT NULL,
+            certificate_id TEXT NOT NULL,
+            thing_name TEXT,
+            used_at DOUBLE PRECISION NOT NULL,
+            PRIMARY KEY (list, serial, certificate_id)
+        )""",
+)
 """Serial numbers that may register."""
 
-_PUBLIC_KEYS: tuple[str, ...] = ()
+_PUBLIC_KEYS: tuple[str, ...] = (
+    "ALTER TABLE certificate ADD COLUMN public_key TEXT",
+    """CREATE INDEX certificate_by_public_key
+            ON certificate (public_key, certificate_id)""",
+    # what an older release stored, until it is looked at: empty afterwards
+    """CREATE INDEX certificate_without_public_key ON certificate (certificate_id)
+            WHERE public_key IS NULL""",
+    "ALTER TABLE provisioning_claim ADD COLUMN public_key TEXT",
+    """CREATE INDEX provisioning_claim_by_public_key ON provisioning_claim (public_key)
+            WHERE public_key IS NOT NULL""",
+    """CREATE TABLE deleted_key (
+            public_key TEXT NOT NULL,
+            certificate_id TEXT NOT NULL,
+            thing_name TEXT,
+            deleted_at DOUBLE PRECISION NOT NULL,
+            PRIMARY KEY (public_key, certificate_id)
+        )""",
+)
 """Which certificates have the same key."""
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -426,5 +510,12 @@ REGISTRY_TABLES = (
     "role_alias",
     "domain_configuration",
     "registration_task",
+    "allow_list_serial",
+    "allow_list_use",
+    "deleted_key",
+    "certificate_provider",
+    "lambda_function",
+    "function_code",
+    "function_permission",
 )
 """What ``reset`` empties: all tables but ``setting``."""

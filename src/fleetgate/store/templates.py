@@ -10,6 +10,14 @@ from fleetgate.store.engine import Tx
 
 
 @dataclass(frozen=True, slots=True)
+class Hook:
+    """The function that is asked before a device is provisioned."""
+
+    target_arn: str
+    payload_version: str
+
+
+@dataclass(frozen=True, slots=True)
 class Template:
     """A provisioning template; version ids are integers from 1 and never used twice."""
 
@@ -23,6 +31,7 @@ class Template:
     modified_at: float
     kind: Kind = Kind.FLEET
     """Its type, which never changes."""
+    hook: Hook | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +56,17 @@ class InForce:
     body: str
     created_at: float
     kind: Kind = Kind.FLEET
+    hook: Hook | None = None
 
 
 _COLUMNS = (
     "template_name, description, enabled, provisioning_role_arn, default_version_id, "
-    "last_version_id, created_at, modified_at, type"
+    "last_version_id, created_at, modified_at, type, hook_target_arn, hook_payload_version"
 )
 
 
 def _template(row: tuple[Any, ...]) -> Template:
-    name, description, enabled, role, default, last, created_at, modified_at, kind = row
+    name, description, enabled, role, default, last, created_at, modified_at, kind, *hook = row
     return Template(
         template_name=name,
         description=description,
@@ -67,7 +77,14 @@ def _template(row: tuple[Any, ...]) -> Template:
         created_at=created_at,
         modified_at=modified_at,
         kind=Kind(kind),
+        hook=_hook(*hook),
     )
+
+
+def _hook(target_arn: str | None, payload_version: str | None) -> Hook | None:
+    if target_arn is None or payload_version is None:
+        return None
+    return Hook(target_arn, payload_version)
 
 
 def find_template(tx: Tx, template_name: str) -> Template | None:
@@ -82,7 +99,8 @@ def find_template(tx: Tx, template_name: str) -> Template | None:
 def find_in_force(tx: Tx, template_name: str) -> InForce | None:
     """What RegisterThing needs of a template: its default version; None when there is none."""
     row = tx.one(
-        "SELECT t.enabled, t.provisioning_role_arn, v.body, t.created_at, t.type "
+        "SELECT t.enabled, t.provisioning_role_arn, v.body, t.created_at, t.type, "
+        "t.hook_target_arn, t.hook_payload_version "
         "FROM template t "
         "JOIN template_version v "
         "ON v.template_name = t.template_name AND v.version_id = t.default_version_id "
@@ -91,7 +109,8 @@ def find_in_force(tx: Tx, template_name: str) -> InForce | None:
     )
     if row is None:
         return None
-    return InForce(bool(row[0]), str(row[1]), str(row[2]), float(row[3]), Kind(row[4]))
+    enabled, role_arn, body, created_at, kind, *hook = row
+    return InForce(bool(enabled), role_arn, body, created_at, Kind(kind), _hook(*hook))
 
 
 def list_templates(tx: Tx, after: str, limit: int) -> list[Template]:
@@ -115,7 +134,7 @@ def add_template(tx: Tx, template: Template, body: str) -> None:
     """Stores a new template with `body` as its version 1."""
     tx.send(
         f"INSERT INTO template ({_COLUMNS}) VALUES (:name, :description, :enabled, :role, 1, 1, "
-        ":created_at, :modified_at, :type)",
+        ":created_at, :modified_at, :type, :hook_target, :hook_version)",
         name=template.template_name,
         description=template.description,
         enabled=int(template.enabled),
@@ -123,15 +142,18 @@ def add_template(tx: Tx, template: Template, body: str) -> None:
         created_at=template.created_at,
         modified_at=template.modified_at,
         type=template.kind.value,
+        hook_target=None if template.hook is None else template.hook.target_arn,
+        hook_version=None if template.hook is None else template.hook.payload_version,
     )
     _insert_version(tx, template.template_name, 1, body, template.created_at)
 
 
 def update_template(tx: Tx, template: Template) -> None:
-    """Stores description, enabled, role, default version and modification time anew."""
+    """Stores description, enabled, role, hook, default version and modification time anew."""
     tx.send(
         "UPDATE template SET description = :description, enabled = :enabled, "
-        "provisioning_role_arn = :role, default_version_id = :default, modified_at = :now "
+        "provisioning_role_arn = :role, default_version_id = :default, modified_at = :now, "
+        "hook_target_arn = :hook_target, hook_payload_version = :hook_version "
         "WHERE template_name = :name",
         name=template.template_name,
         description=template.description,
@@ -139,6 +161,8 @@ def update_template(tx: Tx, template: Template) -> None:
         role=template.provisioning_role_arn,
         default=template.default_version_id,
         now=template.modified_at,
+        hook_target=None if template.hook is None else template.hook.target_arn,
+        hook_version=None if template.hook is None else template.hook.payload_version,
     )
 
 

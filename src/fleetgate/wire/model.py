@@ -196,6 +196,14 @@ class Service:
             found = self._build_shape(name, ())
         return found
 
+    def message_member(self, code: str) -> str:
+        """What the member with the message of an error is called: ``message`` or ``Message``.
+
+        Of an error the service does not describe: as most of those it does.
+        """
+        described = self._described_shapes.get(code, {}).get("members", {})
+        return next((name for name in described if name.lower() == "message"), "message")
+
     def route(
         self, method: str, path: str, query: Sequence[tuple[str, str]] = ()
     ) -> tuple[Operation, dict[str, str]] | None:

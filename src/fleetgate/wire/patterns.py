@@ -65,6 +65,9 @@ _TOKEN = re.compile(
     r"|(?P<dot>\.)"
     r"|(?P<plain>[ -\[\]-~])"
 )
+_NOT_AFTER = re.compile(r"\(\?<!\\[^a-zA-Z0-9]\)")
+"""``(?<!\\.)``: the one look-around in a service model, the same in Python."""
+
 _EXTENSIONS = tuple(f"(?{kind}" for kind in "=!<>idmsuxU-")  # leaves `(?:`
 
 
@@ -86,14 +89,18 @@ def translate(pattern: str) -> str:
 
     One with ``\\uHHHH`` is to be matched against the value itself.
 
-    Raises ValueError for look-around, back references, nested classes and intersections, escapes
-    other than ``\\p \\P \\w \\d \\s \\t \\n \\r \\f \\xHH \\uHHHH`` and quoted punctuation, and for
-    ``\\p`` beside ``\\uHHHH``.
+    Raises ValueError for look-around (but for `_NOT_AFTER`), back references, nested classes and
+    intersections, escapes other than ``\\p \\P \\w \\d \\s \\t \\n \\r \\f \\xHH \\uHHHH`` and
+    quoted punctuation, and for ``\\p`` beside ``\\uHHHH``.
     """
     translated = []
     at = 0
     inside = False  # a character class
     while at < len(pattern):
+        if not inside and (behind := _NOT_AFTER.match(pattern, at)) is not None:
+            translated.append(behind[0])
+            at = behind.end()
+            continue
         token = _TOKEN.match(pattern, at)
         if token is None or pattern.startswith(("[", "&&") if inside else _EXTENSIONS, at):
             raise ValueError(f"`{pattern}` is not supported from character {at} on")

@@ -32,6 +32,9 @@ from fleetgate.wire.values import (
 MAXIMUM_DEPTH = 64
 """Levels of nesting a JSON body may have."""
 
+LARGE = 1 << 20
+"""Bytes of a JSON body from which on blobs in it are not made texts first."""
+
 MAXIMUM_QUERY_FIELDS = 128
 """Fields a query string may have."""
 
@@ -80,7 +83,8 @@ def decode_request(
         if body:
             params[shape.payload.python_name] = _payload(shape.payload, body)
     elif body and shape.reads_body:
-        params.update(_members_of_body(shape, _json(body)))
+        document = _json(body) if len(body) <= LARGE else _large_json(shape, body)
+        params.update(_members_of_body(shape, document))
     return params
 
 
@@ -125,6 +129,8 @@ def encode_response(operation: Operation, result: Mapping[str, Any]) -> tuple[in
         if value is None:
             continue
         path = f"{operation.name}.{member.name}"
+        if member is shape.payload and member.shape.type in {"blob", "string"}:
+            continue
         if member.location is None:
             document[member.location_name] = to_document(
                 member.shape, value, path, member.timestamp_format
@@ -137,6 +143,8 @@ def encode_response(operation: Operation, result: Mapping[str, Any]) -> tuple[in
         else:
             sent = to_document(member.shape, value, path, member.timestamp_format or "rfc822")
             headers[member.location_name] = _header_text(sent, path)
+    if status == 204:  # no content (RFC 9110 section 15.3.5)
+        return status, headers, b""
     if shape.payload is None:
         body = msgspec.json.encode(document)
     else:
@@ -150,15 +158,22 @@ def encode_response(operation: Operation, result: Mapping[str, Any]) -> tuple[in
     return status, headers, body
 
 
-def encode_error(error: ServiceError, request_id: str) -> tuple[int, Headers, bytes]:
+def encode_error(
+    error: ServiceError,
+    request_id: str,
+    message: str = "message",
+    further: Mapping[str, Any] | None = None,
+) -> tuple[int, Headers, bytes]:
     """The status, headers and body that tell a caller of an error.
 
-    What the caller sent and was not UTF-8 (``surrogateescape``) becomes question marks.
+    `message` is what the member with the message is called; `further` members are those of every
+    error of the service. What the caller sent and was not UTF-8 (``surrogateescape``) becomes
+    question marks.
     Source: Smithy specification, "AWS restJson1 protocol", operation error serialization.
     """
     members = {
         name: _sendable(value) if isinstance(value, str) else value
-        for name, value in ({"message": error.message} | error.members).items()
+        for name, value in ({message: error.message, **(further or {})} | error.members).items()
         if value is not None
     }
     headers = {
@@ -247,6 +262,33 @@ def _json(body: bytes) -> Any:
     if body.count(b"[") + body.count(b"{") > MAXIMUM_DEPTH:
         _refuse_depth(document)
     return document
+
+
+def _large_json(shape: Shape, body: bytes) -> Any:
+    """A large document, along the shape; blobs are bytes already.
+
+    A text of many megabytes beside the body and the bytes it stands for would be a third copy.
+    """
+    try:
+        document = _along(shape, msgspec.Raw(body))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise SerializationException(f"the body is not a JSON document: {error}") from None
+    _refuse_depth(document)
+    return document
+
+
+def _along(shape: Shape, raw: msgspec.Raw) -> Any:
+    start = bytes(memoryview(raw)[:1])
+    if shape.type == "structure" and start == b"{":
+        entries = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+        return {
+            member.location_name: _along(member.shape, entries[member.location_name])
+            for member in shape.members.values()
+            if member.location_name in entries
+        }
+    if shape.type == "blob" and start == b'"':
+        return msgspec.json.decode(raw, type=bytes)
+    return msgspec.json.decode(raw)
 
 
 def _refuse_depth(document: Any) -> None:

@@ -1,0 +1,384 @@
+"""MQTT by aiomqtt 2, for programs that run on asyncio: ``pip install "fleetgate[aiomqtt]"``.
+
+:func:`connect_async` connects within the running event loop; no thread is made, but for what
+asyncio's own executor does meanwhile. :func:`connect` blocks, and runs a loop on a thread of its
+own. Both give the same :class:`AiomqttClient`, whose methods may be called from anywhere.
+
+Theory of operation. One task holds the connection: it enters aiomqtt's context manager, passes on
+messages, and leaves it again when it is cancelled, by ``disconnect`` or with the loop, or when
+aiomqtt finds the connection lost. Every operation is a task beside it; aiomqtt does not wake those
+when the connection is lost, so the main task cancels them at its end. Messages at QoS 1 are
+published one after the other: aiomqtt does not say which PUBACK belongs to which, nor what code it
+has, so that is seen by :mod:`fleetgate.device.mqtt_socket`. Nothing reconnects.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any, Final
+
+from fleetgate.device import client_state, extras, tls
+from fleetgate.device.client_state import ClientState
+from fleetgate.device.endpoint import AnyCredentials, Endpoint
+from fleetgate.device.errors import ConnectionFailed, ProvisioningError
+from fleetgate.device.mqtt_client import (
+    OnLost,
+    OnMessage,
+    begun,
+    failed,
+    message_refused,
+    subscription_refused,
+)
+from fleetgate.device.mqtt_socket import MqttContext
+from fleetgate.device.paho_client import connect_options, failed_opening, files, how_it_ended
+from fleetgate.mqtt.packets import Puback
+
+logger = logging.getLogger("fleetgate.device")
+
+_inner_logger = logging.getLogger("fleetgate.device.aiomqtt")
+_inner_logger.addHandler(logging.NullHandler())  # what it says is in the errors, too
+
+_GOODBYE_SECONDS: Final = 1.0
+_REFUSED: Final = 0x80
+_TURNS: Final = 20
+
+
+def connect(
+    endpoint: Endpoint, credentials: AnyCredentials, client_id: str, *, clean: bool = True
+) -> AiomqttClient:
+    """Connect to `endpoint` and wait until the server has agreed, on a thread with a loop.
+
+    As :func:`fleetgate.device.paho_client.connect`; raises ExtraMissing besides.
+    """
+    client = _client(endpoint, credentials, client_id, clean=clean)
+    thread = threading.Thread(target=client.run, name=f"mqtt-{client_id}", daemon=True)
+    thread.start()
+    try:
+        client.opened.result()
+    except BaseException as error:
+        if not client.opened.done():
+            client.disconnect()  # interrupted; it must not stay behind
+        if isinstance(error, ProvisioningError):
+            thread.join()
+        raise
+    return client
+
+
+async def connect_async(
+    endpoint: Endpoint, credentials: AnyCredentials, client_id: str, *, clean: bool = True
+) -> AiomqttClient:
+    """As :func:`connect`, in the running event loop, which runs the callbacks then."""
+    client = await asyncio.to_thread(_client, endpoint, credentials, client_id, clean=clean)
+    task = client.start()
+    try:
+        await asyncio.shield(asyncio.wrap_future(client.opened))
+    except BaseException:
+        if not client.opened.done():
+            client.disconnect()  # cancelled; it must not stay behind
+        await asyncio.wait([task])
+        raise
+    return client
+
+
+def _client(
+    endpoint: Endpoint, credentials: AnyCredentials, client_id: str, *, clean: bool
+) -> AiomqttClient:
+    aiomqtt = extras.load("aiomqtt", "aiomqtt")
+    context = MqttContext.of(endpoint, files(credentials))
+    return AiomqttClient(aiomqtt, endpoint, client_id, context, clean=clean)
+
+
+class AiomqttClient:
+    """An :class:`~fleetgate.device.mqtt_client.MqttClient`; made by :func:`connect` and
+    :func:`connect_async`. ``opened`` is done when the server has agreed."""
+
+    def __init__(
+        self, aiomqtt: Any, endpoint: Endpoint, client_id: str, context: MqttContext, *, clean: bool
+    ) -> None:
+        self.opened = begun()
+        self._closed = begun()
+        self._aiomqtt = aiomqtt
+        self._endpoint = endpoint
+        self._client_id = client_id
+        self._context = context
+        self._clean = clean
+        self._state = ClientState()
+        self._why: str | None = None
+        self._leaving = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        # what belongs to the loop
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._main: asyncio.Task[None] | None = None
+        self._mqtt: Any = None
+        self._publishing: asyncio.Lock | None = None
+        self._ended: asyncio.Event | None = None
+
+    # --- the interface; any thread ---
+
+    def subscribe(self, topic_filter: str, qos: int, on_message: OnMessage) -> Future[None]:
+        """See :meth:`fleetgate.device.mqtt_client.MqttClient.subscribe`."""
+        error = client_state.refuse_subscription(topic_filter, qos)
+        if error:
+            return failed(error)
+        state = self._state
+
+        async def run() -> None:
+            state.listen(topic_filter, on_message)
+            codes = await self._mqtt.subscribe(topic_filter, qos=qos, timeout=math.inf)
+            code = max(each if isinstance(each, int) else each.value for each in codes)
+            if code >= _REFUSED:
+                state.forget(topic_filter, on_message)
+                raise subscription_refused(topic_filter, code)
+
+        return self._do(run, client_state.acknowledgement_of_subscription(topic_filter))
+
+    def unsubscribe(self, topic_filter: str) -> Future[None]:
+        """See :meth:`fleetgate.device.mqtt_client.MqttClient.unsubscribe`."""
+        error = client_state.refuse_filter(topic_filter)
+        if error:
+            return failed(error)
+
+        async def run() -> None:
+            await self._mqtt.unsubscribe(topic_filter, timeout=math.inf)
+            self._state.forget(topic_filter)
+
+        return self._do(run, f"the end of the subscription to `{topic_filter}` was acknowledged")
+
+    def publish(self, topic: str, payload: bytes, qos: int) -> Future[None]:
+        """See :meth:`fleetgate.device.mqtt_client.MqttClient.publish`."""
+        connack = self._context.watch.connack
+        largest = connack.properties.get("maximum_packet_size") if connack else None
+        error = client_state.refuse_message(
+            topic, payload, qos, self._endpoint.mqtt_version, largest
+        )
+        if error:
+            return failed(error)
+
+        async def run() -> None:
+            if qos == 0:
+                await self._mqtt.publish(topic, payload, qos=0, timeout=math.inf)
+            else:
+                await self._publish_acknowledged(topic, payload)
+
+        return self._do(run, client_state.acknowledgement_of_message(topic))
+
+    async def _publish_acknowledged(self, topic: str, payload: bytes) -> None:
+        answers: list[Puback] = []
+        assert self._publishing is not None  # noqa: S101 - the main task made it first
+        async with self._publishing:
+            self._context.watch.on_puback = answers.append
+            try:
+                await self._mqtt.publish(topic, payload, qos=1, timeout=math.inf)
+            finally:
+                self._context.watch.on_puback = None
+        if answers and answers[-1].reason_code >= _REFUSED:
+            said = answers[-1].properties.get("reason_string")
+            raise message_refused(topic, answers[-1].reason_code, str(said) if said else None)
+
+    def disconnect(self) -> Future[None]:
+        """See :meth:`fleetgate.device.mqtt_client.MqttClient.disconnect`."""
+
+        def leave() -> None:
+            self._why = self._why or "this client disconnected"
+            if self._main is not None and not self._main.done() and not self._leaving:
+                self._leaving = True
+                self._main.cancel()
+                # for a peer that takes nothing any more; the context outlives the client
+                asyncio.get_running_loop().call_later(_GOODBYE_SECONDS, self._context.hang_up)
+
+        self._in_loop(leave)
+        return self._closed
+
+    def on_lost(self, listener: OnLost) -> Callable[[], None]:
+        """See :meth:`fleetgate.device.mqtt_client.MqttClient.on_lost`."""
+        return self._state.on_lost(listener)
+
+    def _do(self, run: Callable[[], Coroutine[Any, Any, None]], waits_for: str) -> Future[None]:
+        future = self._state.begin(waits_for)
+
+        async def task() -> None:
+            try:
+                await run()
+            except asyncio.CancelledError:
+                raise
+            except ProvisioningError as error:
+                self._state.fail(future, error)
+            except self._aiomqtt.MqttError as error:
+                # It could not be sent: the connection is lost, which the main task finds out.
+                logger.debug("event=mqtt_call_failed error=%s", error)
+            except Exception:
+                logger.exception("event=mqtt_client_failed client_id=%r", self._client_id)
+                self._context.hang_up()
+            else:
+                self._state.succeed(future)
+
+        def begin() -> None:
+            if self._main is None or self._main.done():
+                return
+            made = asyncio.get_running_loop().create_task(task())
+            self._tasks.add(made)
+            made.add_done_callback(self._tasks.discard)
+
+        self._in_loop(begin)
+        return future
+
+    def _in_loop(self, call: Callable[[], None]) -> None:
+        with self._lock:  # held so that the loop is not closed meanwhile
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(call)
+
+    # --- the loop's side ---
+
+    def run(self) -> None:
+        """Run the connection on a loop of this thread, until it ends."""
+        try:
+            with asyncio.Runner() as runner:
+                runner.run(self._wait())
+        finally:
+            self._end()
+
+    async def _wait(self) -> None:
+        await asyncio.wait([self.start(close=False)])
+
+    def start(self, *, close: bool = True) -> asyncio.Task[None]:
+        """Begin the connection in the running loop."""
+        with self._lock:
+            self._loop = asyncio.get_running_loop()
+        self._publishing = asyncio.Lock()
+        self._ended = asyncio.Event()
+        self._context.watch.on_end = self._ended.set
+        self._main = self._loop.create_task(self._hold(), name=f"mqtt-{self._client_id}")
+        if close:
+            self._main.add_done_callback(lambda _task: self._end())
+        return self._main
+
+    async def _hold(self) -> None:
+        """The main task: connect, pass on messages, disconnect."""
+        try:
+            self._mqtt = mqtt = self._make()
+            await self._enter(mqtt)
+            try:
+                self.opened.set_result(None)
+                async for message in mqtt.messages:
+                    self._state.deliver(str(message.topic), bytes(message.payload))
+            finally:
+                await mqtt.__aexit__(None, None, None)
+        except asyncio.CancelledError:
+            self._why = self._why or "the event loop stopped"
+        except Exception as error:
+            self._failed(error)
+        finally:
+            self._context.hang_up()
+            await self._clear()
+
+    async def _enter(self, mqtt: Any) -> None:
+        """Enter aiomqtt's client, but notice when the server hangs up instead of agreeing.
+
+        aiomqtt would wait for its time-out. It is cancelled only when its connecting in the
+        executor is over, which would go on otherwise, and have a socket that nobody closes.
+        """
+        assert self._ended is not None  # noqa: S101 - start() made it
+        entering = asyncio.ensure_future(mqtt.__aenter__())
+        ended = asyncio.ensure_future(self._ended.wait())
+        try:
+            await asyncio.wait([entering, ended], return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            self._context.give_up()
+            await asyncio.wait([entering, ended], return_when=asyncio.FIRST_COMPLETED)
+            raise
+        finally:
+            entering.cancel()
+            ended.cancel()
+            await asyncio.wait([entering, ended])
+            error = None if entering.cancelled() else entering.exception()  # it counts as seen
+        if error is not None:
+            raise error
+        if self._context.watch.refused:
+            raise self._aiomqtt.MqttError("the server did not agree")
+
+    def _make(self) -> Any:
+        """aiomqtt's client, which connects when it is entered."""
+        endpoint = self._endpoint
+        host, port = self._context.address
+        more = connect_options(endpoint, clean=self._clean)
+        if endpoint.mqtt_version == 4:
+            more["clean_session"] = self._clean
+        made = self._aiomqtt.Client(
+            host,
+            port,
+            identifier=self._client_id,
+            protocol=self._aiomqtt.ProtocolVersion(endpoint.mqtt_version),
+            timeout=endpoint.connect_timeout,
+            keepalive=endpoint.keep_alive,
+            tls_context=self._context,
+            logger=_inner_logger,
+            **more,
+        )
+        # Only paho-mqtt's client in it can be told how long TCP may take; otherwise it is 5 s.
+        inner = getattr(made, "_client", None)
+        if inner is not None:
+            inner.connect_timeout = endpoint.connect_timeout
+        return made
+
+    def _failed(self, error: Exception) -> None:
+        """aiomqtt has raised `error`: that ends the connection, or it has never begun."""
+        watch = self._context.watch
+        if self.opened.done():
+            if not isinstance(error, self._aiomqtt.MqttError):
+                logger.error(
+                    "event=mqtt_client_failed client_id=%r", self._client_id, exc_info=error
+                )
+            return
+        endpoint, client_id = self._endpoint, self._client_id
+        if isinstance(error, ConnectionFailed):
+            self.opened.set_exception(error)
+        elif self._context.stream is None:
+            # aiomqtt hides the cause, which says more than its text
+            cause = error.__context__ if isinstance(error.__context__, OSError) else error
+            self.opened.set_exception(tls.unreachable(cause, endpoint))
+        elif watch.connack is None and watch.ended is None and watch.too_large is None:
+            self.opened.set_exception(client_state.no_answer(endpoint, client_id))
+        else:
+            why = how_it_ended(watch, client_id, endpoint)
+            self.opened.set_exception(failed_opening(watch, endpoint, client_id, why))
+
+    async def _clear(self) -> None:
+        """End what aiomqtt leaves: the operations' tasks, and its own, which wait for turns."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        if self._mqtt is not None and self.opened.done() and self.opened.exception() is None:
+            with contextlib.suppress(self._aiomqtt.MqttError):
+                # It has kept an error for whoever asks next, and complains if nobody does.
+                while True:
+                    await anext(self._mqtt.messages)
+        stream = self._context.stream
+        for _ in range(_TURNS):  # it sees the end of its socket, which it closes
+            await asyncio.sleep(0)
+            if stream is None or stream.fileno() < 0:
+                break
+        for _ in range(3):  # and then ends its own task
+            await asyncio.sleep(0)
+
+    def _end(self) -> None:
+        with self._lock:
+            self._loop = None
+        watch = self._context.watch
+        why = how_it_ended(watch, self._client_id, self._endpoint, self._why)
+        if self._context.stream is not None:
+            self._context.stream.close()
+        if not self.opened.done():
+            self.opened.set_exception(
+                client_state.closed_instead(self._endpoint, self._client_id, why)
+            )
+        self._mqtt = None
+        self._state.lose(why, retry=False if watch.too_large else None)
+        self._closed.set_result(None)

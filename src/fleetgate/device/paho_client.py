@@ -1,0 +1,389 @@
+"""MQTT by paho-mqtt 2: the adapter that is always there.
+
+Theory of operation. paho-mqtt is run through its interface for external event loops, on one thread
+of ours: everything of it (calls, callbacks, the socket) happens there and nowhere else, so nothing
+of it needs a lock. The methods of :class:`PahoClient` only put a command into a queue and wake the
+thread by a byte through a socket pair. (paho-mqtt's own thread would leave that pair behind, waits
+by ``select``, which knows file descriptors below 1024 alone, and its acknowledgements may overtake
+the return of the call they belong to.) The thread ends with the connection, and takes everything
+with it: socket, subscriptions, futures. Nothing reconnects.
+
+What paho-mqtt does not tell is seen by :mod:`fleetgate.device.mqtt_socket`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import selectors
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from fleetgate.device import client_state, tls
+from fleetgate.device.client_state import ClientState
+from fleetgate.device.endpoint import AnyCredentials, Credentials, Endpoint
+from fleetgate.device.errors import BadRequest, ConnectionFailed
+from fleetgate.device.mqtt_client import (
+    OnLost,
+    OnMessage,
+    begun,
+    failed,
+    message_refused,
+    subscription_refused,
+)
+from fleetgate.device.mqtt_socket import MqttContext, Watch
+
+logger = logging.getLogger("fleetgate.device")
+
+SESSION_SECONDS = 3600
+"""How long the server keeps a session on MQTT 5 without ``clean``: AWS IoT's own default."""
+
+_GOODBYE_SECONDS = 1.0
+_REFUSED = 0x80  # reason codes from here on are failures (MQTT 5 section 2.4)
+
+
+def connect(
+    endpoint: Endpoint, credentials: AnyCredentials, client_id: str, *, clean: bool = True
+) -> PahoClient:
+    """Connect to `endpoint` and wait until the server has agreed.
+
+    Without `clean` the server goes on with the session it has of this client id, if any.
+
+    Raises ConnectionFailed with what went wrong: the file that cannot be used, name, TCP, proxy,
+    TLS, or what the server said to CONNECT; BadRequest for a key on a token, which Python's TLS
+    cannot use.
+    """
+    context = MqttContext.of(endpoint, files(credentials))
+    client = PahoClient(endpoint, client_id, context)
+    client.open(clean=clean)
+    return client
+
+
+def files(credentials: AnyCredentials) -> Credentials:
+    """`credentials`, if they are files. Raises BadRequest."""
+    if isinstance(credentials, Credentials):
+        return credentials
+    raise BadRequest(
+        f"the key `{credentials.key}` is on the token `{credentials.token}`, and Python's TLS "
+        "needs it in a file; connect with fleetgate.device.awscrt_client"
+    )
+
+
+class PahoClient:
+    """An :class:`~fleetgate.device.mqtt_client.MqttClient`; made by :func:`connect`."""
+
+    def __init__(self, endpoint: Endpoint, client_id: str, context: MqttContext) -> None:
+        self._endpoint = endpoint
+        self._client_id = client_id
+        self._context = context
+        self._state = ClientState()
+        self._opened = begun()
+        self._closed = begun()
+        self._commands: deque[Callable[[paho.Client], None]] = deque()
+        self._acknowledging: dict[int, Callable[[int, str | None], None]] = {}
+        self._largest: int | None = None
+        self._why: str | None = None
+        self._hang_up_at: float | None = None
+        self._hears, self._wakes = socket.socketpair()
+        self._hears.setblocking(False)
+        self._wakes.setblocking(False)
+
+    # --- the interface; any thread ---
+
+    def subscribe(self, topic_filter: str, qos: int, on_message: OnMessage) -> Future[None]:
+        """See :meth:`fleetgate.device.mqtt_client.MqttClient.subscribe`."""
+        error = client_state.refuse_subscription(topic_filter, qos)
+        if error:
+            return failed(error)
+        state = self._state
+        future = state.begin(client_state.acknowledgement_of_subscription(topic_filter))
+
+        def acknowledged(code: int, said: str | None) -> None:
+            if code < _REFUSED:
+                state.succeed(future)
+            else:
+                state.forget(topic_filter, on_message)
+                state.fail(future, subscription_refused(topic_filter, code, said))
+
+        def run(mqtt: paho.Client) -> None:
+            state.listen(topic_filter, on_message)
+            if self._endpoint.mqtt_version == 5:
+                code, packet_id = mqtt.subscribe(topic_filter, options=SubscribeOptions(qos))
+            else:
+                code, packet_id = mqtt.subscribe(topic_filter, qos)
+            if packet_id is not None and code == paho.MQTT_ERR_SUCCESS:
+                self._acknowledging[packet_id] = acknowledged
+
+        self._do(run)
+        return future
+
+    def unsubscribe(self, topic_filter: str) -> Future[None]:
+        """See :meth:`fleetgate.device.mqtt_client.MqttClient.unsubscribe`."""
+        error = client_state.refuse_filter(topic_filter)
+        if error:
+            return failed(error)
+        state = self._state
+        future = state.begin(f"the end of the subscription to `{topic_filter}` was acknowledged")
+
+        def acknowledged(_code: int, _said: str | None) -> None:
+            state.forget(topic_filter)
+            state.succeed(future)
+
+        def run(mqtt: paho.Client) -> None:
+            code, packet_id = mqtt.unsubscribe(topic_filter)
+            if packet_id is not None and code == paho.MQTT_ERR_SUCCESS:
+                self._acknowledging[packet_id] = acknowledged
+
+        self._do(run)
+        return future
+
+    def publish(self, topic: str, payload: bytes, qos: int) -> Future[None]:
+        """See :meth:`fleetgate.device.mqtt_client.MqttClient.publish`."""
+        version = self._endpoint.mqtt_version
+        error = client_state.refuse_message(topic, payload, qos, version, self._largest)
+        if error:
+            return failed(error)
+        state = self._state
+        future = state.begin(client_state.acknowledgement_of_message(topic))
+
+        def acknowledged(code: int, said: str | None) -> None:
+            if code < _REFUSED:
+                state.succeed(future)
+            else:
+                state.fail(future, message_refused(topic, code, said))
+
+        def run(mqtt: paho.Client) -> None:
+            self._acknowledging[mqtt.publish(topic, payload, qos).mid] = acknowledged
+
+        self._do(run)
+        return future
+
+    def disconnect(self) -> Future[None]:
+        """See :meth:`fleetgate.device.mqtt_client.MqttClient.disconnect`."""
+
+        def run(mqtt: paho.Client) -> None:
+            self._why = self._why or "this client disconnected"
+            self._hang_up_at = time.monotonic() + _GOODBYE_SECONDS
+            mqtt.disconnect()
+
+        self._do(run)
+        return self._closed
+
+    def on_lost(self, listener: OnLost) -> Callable[[], None]:
+        """See :meth:`fleetgate.device.mqtt_client.MqttClient.on_lost`."""
+        return self._state.on_lost(listener)
+
+    def _do(self, command: Callable[[paho.Client], None]) -> None:
+        self._commands.append(command)
+        with contextlib.suppress(OSError):  # it has enough bytes to wake up, or has ended
+            self._wakes.send(b"\0")
+
+    # --- connecting; the caller's thread ---
+
+    def open(self, *, clean: bool) -> None:
+        """Connect; see :func:`connect`, which is the only one to call it."""
+        mqtt: paho.Client | None = None
+        try:
+            mqtt = self._dial(clean=clean)
+            thread = threading.Thread(
+                target=self._run, args=(mqtt,), name=f"mqtt-{self._client_id}", daemon=True
+            )
+            thread.start()
+        except BaseException:
+            self._end(mqtt)
+            raise
+        try:
+            self._opened.result(self._endpoint.connect_timeout)
+        except TimeoutError:
+            self._context.hang_up()
+            raise client_state.no_answer(self._endpoint, self._client_id) from None
+        except BaseException:
+            self._context.hang_up()
+            raise
+        finally:
+            if not self._opened.done() or self._opened.exception() is not None:
+                thread.join()
+
+    def _dial(self, *, clean: bool) -> paho.Client:
+        endpoint = self._endpoint
+        version = endpoint.mqtt_version
+        mqtt = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=self._client_id,
+            protocol=MQTTProtocolVersion(version),
+            clean_session=clean if version == 4 else None,
+            reconnect_on_failure=False,
+        )
+        mqtt.tls_set_context(self._context)
+        mqtt.connect_timeout = endpoint.connect_timeout
+        # that it is set makes paho-mqtt leave writing to the thread
+        mqtt.on_socket_register_write = _nothing
+        mqtt.on_connect = self._on_connect
+        mqtt.on_message = self._on_message
+        mqtt.on_subscribe = self._on_subscribe
+        mqtt.on_unsubscribe = self._on_unsubscribe
+        mqtt.on_publish = self._on_publish
+        more = connect_options(endpoint, clean=clean)
+        host, port = self._context.address
+        try:
+            mqtt.connect(host, port, endpoint.keep_alive, **more)
+        except ConnectionFailed:
+            raise
+        except (OSError, ValueError) as error:
+            raise tls.unreachable(error, endpoint) from error
+        return mqtt
+
+    # --- paho's side; the thread alone ---
+
+    def _run(self, mqtt: paho.Client) -> None:
+        try:
+            self._exchange(mqtt)
+        except Exception as error:
+            # A library that stumbles over what it was sent is the end of this connection alone.
+            logger.exception("event=mqtt_client_failed client_id=%r", self._client_id)
+            self._why = self._why or f"paho-mqtt failed ({type(error).__name__}: {error})"
+        finally:
+            self._end(mqtt)
+
+    def _exchange(self, mqtt: paho.Client) -> None:
+        """Read, write and run commands until paho-mqtt has closed its socket."""
+        stream = self._context.stream
+        assert stream is not None  # noqa: S101 - paho-mqtt has connected it
+        # paho-mqtt looks whether a ping is due when it is asked to, and a server waits for half
+        # of the keep-alive time longer than it says (MQTT 5 section 3.1.2.10).
+        pause = min(self._endpoint.keep_alive / 4, 5.0)
+        with selectors.DefaultSelector() as selector:
+            selector.register(stream, selectors.EVENT_READ)
+            selector.register(self._hears, selectors.EVENT_READ)
+            writing = False
+            while mqtt.socket() is not None:
+                wants_to_write = mqtt.want_write()
+                if wants_to_write != writing:
+                    writing = wants_to_write
+                    events = selectors.EVENT_READ | (selectors.EVENT_WRITE if writing else 0)
+                    selector.modify(stream, events)
+                ready = selector.select(self._patience(pause))
+                for key, events in ready:
+                    if key.fileobj is self._hears:
+                        with contextlib.suppress(BlockingIOError):
+                            self._hears.recv(4096)
+                    elif events & selectors.EVENT_READ:
+                        self._read(mqtt)
+                while self._commands and mqtt.socket() is not None:
+                    self._commands.popleft()(mqtt)
+                if mqtt.want_write():
+                    mqtt.loop_write()
+                mqtt.loop_misc()
+                if self._hang_up_at is not None and time.monotonic() >= self._hang_up_at:
+                    self._context.hang_up()
+
+    def _patience(self, pause: float) -> float:
+        if self._hang_up_at is None:
+            return pause
+        return min(pause, max(self._hang_up_at - time.monotonic(), 0.0))
+
+    def _read(self, mqtt: paho.Client) -> None:
+        """Everything that is there: what TLS has already decrypted wakes nobody up."""
+        while True:
+            mqtt.loop_read()
+            stream = mqtt.socket()
+            if stream is None or not self._context.stream or not self._context.stream.pending():
+                return
+
+    def _end(self, mqtt: paho.Client | None) -> None:
+        why = how_it_ended(self._context.watch, self._client_id, self._endpoint, self._why)
+        if mqtt is not None:
+            for event in ("on_connect", "on_message", "on_subscribe", "on_unsubscribe"):
+                setattr(mqtt, event, None)
+            mqtt.on_publish = None
+        if self._context.stream is not None:
+            self._context.stream.close()
+        self._hears.close()
+        self._wakes.close()
+        self._commands.clear()
+        self._acknowledging.clear()
+        if not self._opened.done():
+            self._opened.set_exception(
+                failed_opening(self._context.watch, self._endpoint, self._client_id, why)
+            )
+        self._state.lose(why, retry=False if self._context.watch.too_large else None)
+        self._closed.set_result(None)
+
+    def _on_connect(
+        self, _mqtt: Any, _data: Any, _flags: Any, reason: ReasonCode, more: Any
+    ) -> None:
+        if not reason.is_failure and not self._opened.done():
+            self._largest = getattr(more, "MaximumPacketSize", None)
+            self._opened.set_result(None)
+
+    def _on_message(self, _mqtt: Any, _data: Any, message: paho.MQTTMessage) -> None:
+        self._state.deliver(message.topic, bytes(message.payload))
+
+    def _on_subscribe(
+        self, _mqtt: Any, _data: Any, packet_id: int, reasons: list[ReasonCode], more: Any
+    ) -> None:
+        # more than one code would be against the protocol: one filter was asked for
+        self._acknowledge(packet_id, max(each.value for each in reasons), more)
+
+    def _on_unsubscribe(
+        self, _mqtt: Any, _data: Any, packet_id: int, _reasons: Any, more: Any
+    ) -> None:
+        self._acknowledge(packet_id, 0, more)
+
+    def _on_publish(
+        self, _mqtt: Any, _data: Any, packet_id: int, reason: ReasonCode, more: Any
+    ) -> None:
+        self._acknowledge(packet_id, reason.value, more)
+
+    def _acknowledge(self, packet_id: int, code: int, more: Any) -> None:
+        acknowledged = self._acknowledging.pop(packet_id, None)
+        if acknowledged is not None:
+            acknowledged(code, getattr(more, "ReasonString", None))
+
+
+def connect_options(endpoint: Endpoint, *, clean: bool) -> dict[str, Any]:
+    """What paho-mqtt's ``connect`` takes on MQTT 5 and refuses on 3.1.1."""
+    if endpoint.mqtt_version != 5:
+        return {}
+    properties: Any = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    if not clean:
+        properties.SessionExpiryInterval = SESSION_SECONDS
+    return {"clean_start": clean, "properties": properties}
+
+
+def how_it_ended(watch: Watch, client_id: str, endpoint: Endpoint, why: str | None = None) -> str:
+    """Why a connection of paho-mqtt ended; `why` is what is known besides what the server said."""
+    if watch.too_large is not None:
+        return client_state.too_large(watch.too_large, watch.max_packet_size)
+    if watch.disconnect is not None:
+        return client_state.disconnected(watch.disconnect, client_id)
+    if why is not None:
+        return why
+    if watch.ended is not None:
+        return watch.ended
+    if watch.connack is None:
+        return "the server did not answer with MQTT"
+    return f"the server did not answer a ping within {endpoint.keep_alive} s"
+
+
+def failed_opening(watch: Watch, endpoint: Endpoint, client_id: str, why: str) -> ConnectionFailed:
+    """Why a connection of paho-mqtt ended before it was one."""
+    if watch.connack is not None and watch.connack.reason_code:
+        return client_state.refused(endpoint, client_id, watch.connack)
+    return client_state.closed_instead(endpoint, client_id, why)
+
+
+def _nothing(*_arguments: Any) -> None:
+    pass

@@ -1,0 +1,436 @@
+"""Operations on a scripted client: what they return and raise, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from fleetgate.device import operations
+from fleetgate.device.errors import (
+    BadAnswer,
+    BadRequest,
+    ConnectionLost,
+    InProgress,
+    NoAnswer,
+    NotAcknowledged,
+    NotAuthorized,
+    ProvisioningError,
+    Rejected,
+)
+from fleetgate.device.exchange import Terms
+from fleetgate.device.protocol import Issued, PayloadFormat, Registered
+from tests.device.conftest import Issuer
+from tests.device.scripted_client import Messages, ScriptedClient
+
+KEYS = "$aws/certificates/create/json"
+CSR = "$aws/certificates/create-from-csr/json"
+REGISTER = "$aws/provisioning-templates/T/provision/json"
+ISSUED = {
+    "certificateId": "ab",
+    "certificatePem": "PEM",
+    "certificateOwnershipToken": "tok",
+    "privateKey": "KEY",
+}
+TURN = [
+    "subscribe accepted",
+    "subscribe rejected",
+    "publish json",
+    "unsubscribe accepted",
+    "unsubscribe rejected",
+]
+SOON = Terms(timeout=0.03, mqtt_timeout=0.03)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """No thread, and no operation that is taken for running."""
+    before = threading.active_count()
+    yield
+    assert threading.active_count() == before
+    assert operations._busy == set()
+
+
+def accepts(**values: object) -> Callable[[str, bytes], Messages]:
+    return lambda topic, _: [(f"{topic}/accepted", json.dumps(values).encode())]
+
+
+def rejects(code: int) -> Callable[[str, bytes], Messages]:
+    values = {"statusCode": code, "errorCode": "E", "errorMessage": "why"}
+    return lambda topic, _: [(f"{topic}/rejected", json.dumps(values).encode())]
+
+
+Call = Callable[[ScriptedClient, Terms], Issued | Registered]
+
+
+def keys(client: ScriptedClient, terms: Terms = SOON) -> Issued:
+    return operations.create_keys_and_certificate(client, terms)
+
+
+def keys_awaited(client: ScriptedClient, terms: Terms = SOON) -> Issued:
+    return asyncio.run(operations.create_keys_and_certificate_async(client, terms))
+
+
+both = pytest.mark.parametrize("call", [keys, keys_awaited])
+
+
+# --- values ---
+
+
+def test_the_three_operations() -> None:
+    client = ScriptedClient(accepts(**ISSUED))
+    assert operations.create_keys_and_certificate(client) == Issued("ab", "PEM", "tok", "KEY")
+    assert operations.create_certificate_from_csr(client, "CSR") == Issued("ab", "PEM", "tok", None)
+    client._answer = accepts(thingName="t", deviceConfiguration={"a": "b"})
+    registered = Registered("t", {"a": "b"})
+    assert operations.register_thing(client, "T", "tok") == registered
+    assert operations.register_thing(client, "T", "tok", {"p": "v"}) == registered
+    assert operations.register_thing(client, "T", "tok", {}, certificate_id="ab") == registered
+    assert client.payloads == [
+        b"{}",
+        b'{"certificateSigningRequest":"CSR"}',
+        b'{"certificateOwnershipToken":"tok"}',
+        b'{"certificateOwnershipToken":"tok","parameters":{"p":"v"}}',
+        b'{"certificateId":"ab","certificateOwnershipToken":"tok","parameters":{}}',
+    ]
+    assert client.packets == TURN * 5
+    assert client.subscribed == {}
+    assert client.listeners == []
+
+
+def test_the_three_operations_awaited() -> None:
+    async def all_three() -> tuple[Issued, Issued, Registered]:
+        return await asyncio.gather(
+            operations.create_keys_and_certificate_async(client),
+            operations.create_certificate_from_csr_async(client, "CSR"),
+            operations.register_thing_async(client, "T", "tok"),
+        )
+
+    client = ScriptedClient(accepts(**ISSUED, thingName="t"), delay=0.01)
+    by_keys, by_csr, registered = asyncio.run(all_three())
+    assert (by_keys.private_key, by_csr.private_key) == ("KEY", None)
+    assert registered == Registered("t", {})
+    assert client.subscribed == {}
+    client.disconnect()
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+def test_the_request_s_quality_of_service(qos: int) -> None:
+    client = ScriptedClient(accepts(**ISSUED))
+    keys(client, Terms(qos=qos))
+    assert client.qos == [qos]
+
+
+@both
+def test_an_answer_from_another_thread(call: Call) -> None:
+    client = ScriptedClient(accepts(**ISSUED), delay=0.02)
+    assert call(client, Terms(timeout=5)) == Issued("ab", "PEM", "tok", "KEY")
+    client.disconnect()
+
+
+# --- errors: what, where, and that both subscriptions are given back ---
+
+
+@pytest.mark.parametrize(
+    ("client", "error", "step", "topic", "packets"),
+    [
+        (
+            functools.partial(ScriptedClient, refused=[f"{KEYS}/accepted"]),
+            NotAuthorized,
+            "subscribe",
+            f"{KEYS}/accepted",
+            TURN[:2] + TURN[3:],
+        ),
+        (
+            functools.partial(ScriptedClient, refused=[f"{KEYS}/rejected"]),
+            NotAuthorized,
+            "subscribe",
+            f"{KEYS}/rejected",
+            TURN[:2] + TURN[3:],
+        ),
+        (functools.partial(ScriptedClient, refused=[KEYS]), NotAuthorized, "create", KEYS, TURN),
+        (
+            functools.partial(ScriptedClient, silent=[f"{KEYS}/rejected"]),
+            NotAcknowledged,
+            "subscribe",
+            f"{KEYS}/rejected",
+            TURN[:2] + TURN[3:],
+        ),
+        (functools.partial(ScriptedClient, silent=[KEYS]), NotAcknowledged, "create", KEYS, TURN),
+        (
+            functools.partial(ScriptedClient, broken=OSError("out of order")),
+            ProvisioningError,
+            "create",
+            KEYS,
+            TURN,
+        ),
+        (ScriptedClient, NoAnswer, "create", KEYS, TURN),
+        (
+            functools.partial(ScriptedClient, rejects(403)),
+            Rejected,
+            "create",
+            f"{KEYS}/rejected",
+            TURN,
+        ),
+        (
+            functools.partial(ScriptedClient, accepts(certificateId="ab")),
+            BadAnswer,
+            "create",
+            f"{KEYS}/accepted",
+            TURN,
+        ),
+    ],
+    ids=[
+        *("accepted refused", "rejected refused", "publish refused", "no SUBACK", "no PUBACK"),
+        *("broken client", "no answer", "rejected", "bad answer"),
+    ],
+)
+@both
+def test_errors(
+    call: Call,
+    client: Callable[[], ScriptedClient],
+    error: type[ProvisioningError],
+    step: str,
+    topic: str,
+    packets: list[str],
+) -> None:
+    made = client()
+    with pytest.raises(error) as caught:
+        call(made, SOON)
+    assert type(caught.value) is error
+    assert (caught.value.step, caught.value.topic) == (step, topic)
+    assert caught.value.message.startswith(f"{step}: ")
+    assert made.packets == packets
+    assert made.listeners == []
+    made.lose()
+
+
+def test_the_time_out_is_kept() -> None:
+    begin = time.monotonic()
+    with pytest.raises(NoAnswer) as caught:
+        keys(ScriptedClient(silent=["unsubscribe"]), Terms(timeout=0.05, mqtt_timeout=0.05))
+    assert 0.1 <= time.monotonic() - begin < 1  # the answer's, and that of UNSUBSCRIBE
+    assert caught.value.waited == 0.05
+
+
+@both
+def test_the_connection_ends_meanwhile(call: Call) -> None:
+    client = ScriptedClient(silent=["unsubscribe"])
+
+    def lose(topic: str, payload: bytes) -> Messages:
+        client.lose()
+        return ()
+
+    client._answer = lose
+    with pytest.raises(ConnectionLost, match="the network went away; it was during the request"):
+        call(client, Terms(timeout=5))
+    assert client.packets == TURN
+
+
+@both
+def test_the_connection_has_ended_before(call: Call) -> None:
+    client = ScriptedClient()
+    client.lose()
+    with pytest.raises(ConnectionLost, match="subscribe: the network went away"):
+        call(client, Terms(timeout=5))
+    assert client.packets == []
+
+
+@pytest.mark.parametrize("csr", ["", b"CSR", None])
+def test_a_csr_that_is_none_is_refused_before_anything_is_sent(csr: Any) -> None:
+    client = ScriptedClient()
+    with pytest.raises(BadRequest, match="signing request is no text"):
+        operations.create_certificate_from_csr(client, csr)
+    assert client.packets == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"template": ""}, "name of the template"),
+        ({"template": None}, "name of the template"),
+        ({"template": "T" * 37}, "cannot be the name of a provisioning template"),
+        ({"ownership_token": ""}, "ownership token"),
+        ({"ownership_token": "\ud800"}, "UTF-8"),
+        ({"certificate_id": ""}, "certificate id"),
+        ({"parameters": {"a": 1}}, "parameter `a` is not a text: int"),
+        ({"parameters": {1: "a"}}, "parameter `1` is not a text: str"),
+    ],
+)
+@pytest.mark.parametrize("payload_format", ["json", "cbor"])
+def test_a_registration_that_cannot_be_is_refused_before_anything_is_sent(
+    arguments: dict[str, Any], words: str, payload_format: PayloadFormat
+) -> None:
+    client = ScriptedClient()
+    given: dict[str, Any] = {"template": "T", "ownership_token": "tok", **arguments}
+    with pytest.raises(BadRequest, match=words):
+        operations.register_thing(client, **given, terms=Terms(payload_format))
+    assert client.packets == []
+
+
+# --- duplicates and late answers ---
+
+
+def test_a_duplicate_is_ignored(caplog: pytest.LogCaptureFixture) -> None:
+    def twice(topic: str, payload: bytes) -> Messages:
+        return [*accepts(**ISSUED)(topic, payload)] * 2
+
+    # it stays subscribed, because UNSUBSCRIBE is not acknowledged
+    client = ScriptedClient(twice, silent=["unsubscribe"])
+    with caplog.at_level(logging.INFO, "fleetgate.device"):
+        assert keys(client).certificate_id == "ab"
+        client.deliver(f"{KEYS}/accepted", b"garbage")
+    assert "event=operation-done operation=CreateKeysAndCertificate" in caplog.text
+    assert caplog.text.count("event=answer-ignored operation=CreateKeysAndCertificate") == 2
+    assert "KEY" not in caplog.text
+    assert "tok" not in caplog.text
+
+
+def signing_request(key: ec.EllipticCurvePrivateKey) -> str:
+    builder = x509.CertificateSigningRequestBuilder(x509.Name([]))
+    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
+
+
+def certificate(issuer: Issuer, key: ec.EllipticCurvePrivateKey) -> str:
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "x")])
+    certificate = issuer.authority.certificate
+    builder = x509.CertificateBuilder(
+        name,
+        name,
+        key.public_key(),
+        x509.random_serial_number(),
+        certificate.not_valid_before_utc,
+        certificate.not_valid_after_utc,
+    )
+    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
+
+
+def test_a_late_certificate_for_another_key_is_ignored(issuer: Issuer) -> None:
+    mine, other = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+
+    def late_and_mine(topic: str, payload: bytes) -> Messages:
+        for key in (other, mine):
+            yield from accepts(**{**ISSUED, "certificatePem": certificate(issuer, key)})(topic, b"")
+
+    client = ScriptedClient(late_and_mine)
+    issued = operations.create_certificate_from_csr(client, signing_request(mine))
+    key = x509.load_pem_x509_certificate(issued.certificate_pem.encode()).public_key()
+    assert key == mine.public_key()
+
+
+def test_after_a_late_answer_the_next_call_is_as_good_as_new() -> None:
+    client = ScriptedClient()
+    with pytest.raises(NoAnswer):
+        keys(client)
+    client.deliver(f"{KEYS}/accepted", json.dumps(ISSUED).encode())
+    client._answer = accepts(**ISSUED)
+    assert keys(client).certificate_id == "ab"
+
+
+# --- one at a time ---
+
+
+def test_one_of_a_kind_at_a_time() -> None:
+    client, other = ScriptedClient(), ScriptedClient(accepts(**ISSUED))
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(keys, client, Terms(timeout=5))
+        assert client.published.wait(5)
+        with pytest.raises(InProgress, match="another CreateKeysAndCertificate is running"):
+            keys(client, Terms("cbor"))
+        with pytest.raises(InProgress):
+            keys_awaited(client)
+        assert keys(other).certificate_id == "ab"  # another connection
+        with pytest.raises(NoAnswer):
+            operations.register_thing(client, "T", "tok", terms=SOON)  # another kind
+        client.deliver(f"{KEYS}/accepted", json.dumps(ISSUED).encode())
+        assert first.result(5).certificate_id == "ab"
+    client._answer = accepts(**ISSUED)
+    assert keys(client).certificate_id == "ab"
+
+
+def test_of_many_threads_one_gets_through() -> None:
+    client = ScriptedClient(accepts(**ISSUED), delay=0.05)
+    barrier = threading.Barrier(8)
+
+    def attempt() -> str:
+        barrier.wait(5)
+        try:
+            return keys(client, Terms(timeout=5)).certificate_id
+        except InProgress:
+            return "busy"
+
+    with ThreadPoolExecutor(8) as pool:
+        results = [each.result(5) for each in [pool.submit(attempt) for _ in range(8)]]
+    assert sorted(results) == ["ab", *["busy"] * 7]
+    assert client.packets == TURN
+    client.disconnect()
+
+
+# --- cancelling ---
+
+
+def test_a_cancelled_call_cleans_up() -> None:
+    async def cancelled() -> None:
+        task = asyncio.create_task(
+            operations.create_keys_and_certificate_async(client, Terms(timeout=5))
+        )
+        await asyncio.to_thread(client.published.wait, 5)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert client.packets == TURN
+        assert client.subscribed == {}
+
+    client = ScriptedClient()
+    asyncio.run(cancelled())
+    assert client.listeners == []
+
+
+def test_cancelled_twice_it_does_not_wait_for_the_acknowledgement() -> None:
+    async def cancelled() -> float:
+        task = asyncio.create_task(
+            operations.create_keys_and_certificate_async(client, Terms(timeout=5))
+        )
+        await asyncio.to_thread(client.published.wait, 5)
+        begin = time.monotonic()
+        task.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert client.packets == TURN
+        with pytest.raises(InProgress):  # the server may still grant what was asked for
+            await operations.create_keys_and_certificate_async(client)
+        return time.monotonic() - begin
+
+    client = ScriptedClient(silent=["unsubscribe"])
+    assert asyncio.run(cancelled()) < 4
+    client.lose()
+
+
+def test_news_after_the_loop_was_closed_does_no_harm() -> None:
+    client = ScriptedClient(silent=["unsubscribe"])
+    terms = Terms(timeout=0.01, mqtt_timeout=0.01)
+    with pytest.raises(NoAnswer):
+        keys_awaited(client, terms)
+    client.lose()  # completes the futures of UNSUBSCRIBE
+
+
+def test_an_exception_in_the_waiting_thread_gives_the_subscriptions_back() -> None:
+    client = ScriptedClient(broken=KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        keys(client)
+    assert client.packets == TURN
