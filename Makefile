@@ -12,7 +12,7 @@ BIN := .venv/bin
 UV_VERSION := 0.13.8
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-annotate --no-emit-index-url --no-emit-find-links \
-	--custom-compile-command "make requirements" pyproject.toml --group build
+	--custom-compile-command "make requirements" pyproject.toml --extra server --group build
 
 export PYTHON
 # servers and commands that tests start are up in half the time when they are compiled

@@ -44,9 +44,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "device": FOUNDATION | {"mqtt"},
     "demo": SERVER_SIDE | {"device"},
     "pytest_plugin": SERVER_SIDE | {"device"},
-    "template_commands": SERVER_SIDE,
+    "template_commands": SERVER_SIDE | {"device"},
     "signed_requests": FOUNDATION,
-    "hook_commands": SERVER_SIDE | {"template_commands", "signed_requests"},
+    "hook_commands": SERVER_SIDE | {"device", "signed_requests"},
     "allow_list_commands": SERVER_SIDE | {"signed_requests"},
     "cli": SERVER_SIDE
     | {
@@ -56,7 +56,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "hook_commands",
         "allow_list_commands",
     },
-    "__main__": {"cli"},
+    "main": {"cli", "device"},
+    "__main__": {"main"},
 }
 
 # --- what the pure layers must not touch: they get clock, randomness and bytes as arguments -------

@@ -7,6 +7,7 @@ is recognised as Markdown's: fenced blocks and `inline spans`. A bare inline spa
 
 from __future__ import annotations
 
+import argparse
 import ast
 import dataclasses
 import json
@@ -20,6 +21,7 @@ import typer.main
 
 from fleetgate import settings
 from fleetgate.cli import app
+from fleetgate.device import command_line
 from fleetgate.domain.limits import Limits
 from fleetgate.settings import Settings
 from tools import coverage_page, limits_table
@@ -100,7 +102,7 @@ def commands_shown(text: str) -> Iterator[tuple[str, set[str]]]:
         if re.search(r"\binstall\b", line):
             continue
         for command, rest in re.findall(r"(?<![\w.-])fleetgate +([a-z][\w-]*)([^|;&)>]*)", line):
-            yield f"{command} {rest}".strip(), set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", rest))
+            yield f"{command} {rest}".strip(), set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", rest))
 
 
 def unknown_commands(text: str, commands: Mapping[str, set[str]]) -> list[str]:
@@ -116,7 +118,7 @@ def unknown_commands(text: str, commands: Mapping[str, set[str]]) -> list[str]:
             unknown += [f"fleetgate {command} {option}" for option in sorted(strange)]
     every_option = BUILT_IN_OPTIONS.union(*commands.values())
     for span in spans(text):
-        if (bare := re.match(r"--[a-z][a-z-]*", span)) and bare[0] not in every_option:
+        if (bare := re.match(r"--[a-z][a-z0-9-]*", span)) and bare[0] not in every_option:
             unknown.append(bare[0])
     return unknown
 
@@ -168,7 +170,11 @@ def cli_commands() -> dict[str, set[str]]:
     """Command -> its long options, of the command line as it is; ``group command`` for some."""
     group = typer.main.get_command(app)
     assert isinstance(group, typer.core.TyperGroup)
-    commands = dict(group.commands)
+    commands = {
+        name: command
+        for name, command in group.commands.items()
+        if name not in command_line.COMMANDS
+    }
     for name, inner in group.commands.items():
         if isinstance(inner, typer.core.TyperGroup):
             del commands[name]
@@ -182,6 +188,16 @@ def cli_commands() -> dict[str, set[str]]:
         }
         for name, command in commands.items()
         if not command.hidden
+    } | {name: long_options(command_line.parser_of(name)) for name in command_line.COMMANDS}
+
+
+def long_options(parser: argparse.ArgumentParser) -> set[str]:
+    """Those that a user types in full; argparse tells of its options only in this way."""
+    return {
+        option
+        for action in parser._actions
+        for option in action.option_strings
+        if option.startswith("--")
     }
 
 

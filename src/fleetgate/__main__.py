@@ -1,6 +1,6 @@
 """``python -m fleetgate``: the same as the ``fleetgate`` command."""
 
-from fleetgate.cli import main
+from fleetgate.main import main
 
 if __name__ == "__main__":
     main()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import sys
 import time
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 import typer
 
 from fleetgate import __version__, allow_list_commands, hook_commands, template_commands
+from fleetgate.device import command_line
 from fleetgate.errors import Error
 
 MIGRATION_SECONDS = 3600.0
@@ -351,49 +351,6 @@ def operations() -> None:
 
 
 @app.command()
-def provision(
-    endpoint: Annotated[
-        str, typer.Option(metavar="HOST[:PORT]", help="The server; the port is 8883 by default.")
-    ],
-    ca: Annotated[Path, typer.Option(metavar="F", help="The CA that the server is trusted by.")],
-    cert: Annotated[Path, typer.Option(metavar="F", help="The claim certificate.")],
-    key: Annotated[Path, typer.Option(metavar="F", help="The claim's private key.")],
-    template: Annotated[str, typer.Option(metavar="NAME", help="The provisioning template.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the new identity goes.")],
-    parameters: Annotated[
-        str, typer.Option(metavar="JSON", help="The template's parameters, text to text.")
-    ] = "{}",
-    keys: Annotated[
-        bool, typer.Option("--keys", help="Let the server make the key instead of sending a CSR.")
-    ] = False,
-) -> None:
-    """Give this device an identity of its own.
-
-    A claim certificate goes in; private.key, certificate.pem, ca.pem and config.json come out.
-    The command has reconnected with the new identity before it says that it is done.
-    """
-    from fleetgate.device.provision import provision as run
-
-    host, port = _endpoint(endpoint)
-    result = run(
-        endpoint=host,
-        port=port,
-        ca=ca,
-        claim_cert=cert,
-        claim_key=key,
-        template=template,
-        parameters=template_commands.parameters_of(parameters),
-        out=out,
-        keys=keys,
-        progress=lambda step, message: typer.echo(f"{step:<10} {message}"),
-    )
-    typer.echo(f"thing         {result.thing_name or '(the template names none)'}")
-    typer.echo(f"certificate   {result.certificate_id}")
-    typer.echo(f"reconnected   as `{result.client_id}` with the new certificate")
-    typer.echo(f"files         {out}")
-
-
-@app.command()
 def demo(
     devices: Annotated[int, typer.Option(min=1, max=1000, help="How many devices.")] = 6,
 ) -> None:
@@ -407,30 +364,15 @@ def demo(
     sys.exit(run(devices, _program()))
 
 
-_ENDPOINT = re.compile(
-    r"(?:(?P<name>[^\s:/@\[\]]+)|\[(?P<address>[^\s/@\[\]]+)\])(?::(?P<port>[0-9]+))?"
-)
+def _device_command(context: typer.Context) -> None:
+    # not reached by the `fleetgate` command, which runs these without this module
+    raise typer.Exit(command_line.run([str(context.info_name), *context.args]))
 
 
-def _endpoint(text: str) -> tuple[str, int]:
-    # an IPv6 address needs its brackets before a port only (RFC 3986 section 3.2.2)
-    found = _ENDPOINT.fullmatch(f"[{text}]" if _is_ipv6(text) else text)
-    if found is None or (found["address"] and not _is_ipv6(found["address"])):
-        raise Error(
-            f"--endpoint `{text[:80]}`: HOST or HOST:PORT is expected, without a scheme such as "
-            "`https://`"
-        )
-    port = found["port"] or "8883"
-    if len(port) > 5 or not 0 < int(port) < 65536:
-        raise Error(f"--endpoint `{text[:80]}`: the port has to be from 1 to 65535")
-    return found["name"] or found["address"], int(port)
-
-
-def _is_ipv6(text: str) -> bool:
-    from ipaddress import IPv6Address
-
-    try:
-        IPv6Address(text)
-    except ValueError:
-        return False
-    return True
+for _name, _command in command_line.COMMANDS.items():
+    app.command(
+        _name,
+        help=_command.summary,
+        add_help_option=False,
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    )(_device_command)

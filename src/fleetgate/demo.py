@@ -27,6 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from fleetgate.data_directory import Endpoints, read_credentials, read_endpoints
+from fleetgate.device.endpoint import Credentials, Endpoint
 from fleetgate.device.errors import Step
 from fleetgate.device.provision import Provisioned, provision
 from fleetgate.errors import Error
@@ -162,15 +163,12 @@ def _run(console: Console, directory: Path, devices: int, program: str) -> int:
             serial = f"{number:04d}"
             try:
                 results[serial] = provision(
-                    endpoint=endpoints.mqtt_host,
-                    port=endpoints.mqtt_port,
-                    ca=Path(endpoints.ca_file),
-                    claim_cert=claim_cert,
-                    claim_key=claim_key,
-                    template=TEMPLATE,
-                    parameters={"SerialNumber": serial},
-                    out=directory / "devices" / serial,
-                    keys=_by_keys(number),
+                    Endpoint(endpoints.mqtt_host, endpoints.mqtt_port, endpoints.ca_file),
+                    Credentials(claim_cert, claim_key),
+                    TEMPLATE,
+                    {"SerialNumber": serial},
+                    directory / "devices" / serial,
+                    key="server" if _by_keys(number) else "P-256",
                 )
             except Error as error:
                 results[serial] = error

@@ -11,7 +11,6 @@ import typer
 
 from fleetgate.errors import Error
 from fleetgate.signed_requests import EndpointUrl, RunningServer
-from fleetgate.template_commands import parameters_of
 
 app = typer.Typer(
     help="Try the pre-provisioning hook of a template.",
@@ -67,9 +66,11 @@ def try_(
     All that RegisterThing does is done, and nothing is kept. The exit code is 0 when the device
     would be provisioned, and 1 when it would be refused.
     """
+    from fleetgate.device import options
+
     members: dict[str, Any] = {
         "templateName": template,
-        "parameters": parameters_of(parameters),
+        "parameters": options.parameters_of(parameters),
         "certificateSigningRequest": None if csr is None else _read(csr),
         "clientId": client_id,
         "claimCertificateId": claim_certificate_id,

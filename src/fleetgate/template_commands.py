@@ -122,6 +122,7 @@ def render(
     Thing, certificate, policies with their names and documents, device configuration, and the
     size of the reply. Where the device has no certificate yet, an id stands in for its own.
     """
+    from fleetgate.device import options
     from fleetgate.domain.template import parse
     from fleetgate.operations import template_checks
 
@@ -130,25 +131,12 @@ def render(
     certificate_pem = None if certificate is None else _read(certificate)
     try:
         template = parse(_read(file), kind)
-        given = parameters_of(parameters)
+        given = options.parameters_of(parameters)
         resources = template_checks.resources_for(template, given, csr_pem, certificate_pem)
     except InvalidTemplate as error:
         raise Error(f"{file}: {error.message}") from None
     shown = template_checks.shown(kind, resources, csr_pem)
     typer.echo(json.dumps(shown, indent=2, ensure_ascii=False))
-
-
-def parameters_of(text: str) -> dict[str, str]:
-    """The parameters of a template as options have them; raises Error."""
-    if text.startswith("@"):
-        text = _read(Path(text[1:]))
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise Error(f"--parameters is not JSON: {error}") from None
-    if not isinstance(value, dict) or not all(isinstance(each, str) for each in value.values()):
-        raise Error("--parameters has to be a JSON object of text to text")
-    return value
 
 
 def _read(file: Path) -> str:

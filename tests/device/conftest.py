@@ -59,6 +59,7 @@ class Issuer:
         files.ca.write_text(self.authority.certificate_pem())
         files.certificate.write_text(pem.encode("CERTIFICATE", der))
         files.key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        files.key.chmod(0o600)
         return files
 
 

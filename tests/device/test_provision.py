@@ -1,13 +1,16 @@
-"""The whole provisioning: what it asks, what it leaves on disk, and how each step fails."""
+"""The whole journey with a claim: what it asks, what it leaves on disk, and how each step fails.
+
+The server is one in memory; the journeys with a real one are in test_journey.py and test_kill.py.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import os
-import ssl
 import stat
-import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,10 +18,9 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from typer.testing import CliRunner
 
-from fleetgate.cli import app
-from fleetgate.device import provision as module
+from fleetgate.device.disk import Disk
+from fleetgate.device.endpoint import AnyCredentials, Credentials, Endpoint
 from fleetgate.device.errors import (
     BadAnswer,
     BadRequest,
@@ -31,178 +33,64 @@ from fleetgate.device.errors import (
     Step,
     StorageRefused,
 )
+from fleetgate.device.exchange import Terms
+from fleetgate.device.identity import KeyOnToken, load
 from fleetgate.device.protocol import PayloadFormat
-from fleetgate.device.provision import Provisioned, provision
-from fleetgate.mqtt.packets import Version
-from fleetgate.pki import csr, trust
-from tests.device.conftest import Files, Issuer, Scripted
-from tests.device.service import Service
+from fleetgate.device.provision import Provisioned, Retries, abandon, provision, provision_async
+from fleetgate.pki import csr, issue, trust
+from tests.device.conftest import Files, Issuer
+from tests.device.memory_server import (
+    HANG_UP,
+    IGNORED,
+    SILENCE,
+    Clock,
+    Fault,
+    MemoryServer,
+    changed,
+    refusal,
+)
+from tests.device.recorded_disk import UnflushedDisk
+from tests.device.scripted_client import ScriptedClient
 
-STEPS = ["prepare", "connect", "subscribe", "create", "store", "register", "reconnect", "finish"]
-
-
-@pytest.fixture
-def service(issuer: Issuer) -> Service:
-    return Service(issuer)
-
-
-@pytest.fixture
-def run(
-    service: Service, scripted: Scripted, claim: Files, tmp_path: Path
-) -> Callable[..., Provisioned]:
-    """Provision into ``tmp_path / "out"`` at the service."""
-
-    def provision_here(template: str = "lamps", **options: Any) -> Provisioned:
-        with scripted(service) as port:
-            return provision(
-                "localhost",
-                port,
-                claim.ca,
-                claim.certificate,
-                claim.key,
-                template,
-                {"SerialNumber": "1"},
-                tmp_path / "out",
-                **{"timeout": 2.0, **options},
-            )
-
-    return provision_here
-
+STEPS = ["prepare", "connect", "create", "store", "register", "reconnect", "finish"]
+ONCE = Retries(attempts=1)
+QUICK = Terms(timeout=0.05, mqtt_timeout=0.05)
 
 Run = Callable[..., Provisioned]
 
 
-def names(directory: Path) -> list[str]:
-    return sorted(each.name for each in directory.iterdir())
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
 
 
-@pytest.mark.parametrize("version", [4, 5])
-@pytest.mark.parametrize("payload_format", ["json", "cbor"])
-def test_a_device_gets_an_identity_for_its_own_key(
-    payload_format: PayloadFormat, version: Version, run: Run, service: Service, tmp_path: Path
-) -> None:
-    told: list[Step] = []
-    done = run(
-        payload_format=payload_format,
-        mqtt_version=version,
-        client_id="claim-7",
-        progress=lambda step, _sentence: told.append(step),
-    )
-    out = tmp_path / "out"
-    assert told == STEPS
-    assert list(done.seconds) == STEPS
-    assert done.thing_name == done.client_id == "lamp-1"
-    assert done.device_configuration == {"mode": "bright"}
-    assert done.files == {name: out / name for name in names(out)}
-
-    # on the wire
-    (create, request), (register, parameters) = service.requests
-    assert create == f"$aws/certificates/create-from-csr/{payload_format}"
-    assert csr.parse(request["certificateSigningRequest"]).subject.rfc4514_string() == "CN=claim-7"
-    assert register == f"$aws/provisioning-templates/lamps/provision/{payload_format}"
-    assert parameters == {
-        "certificateOwnershipToken": "the token",
-        "parameters": {"SerialNumber": "1"},
-    }
-    assert [(each.client_id, each.version) for each in service.connects] == [
-        ("claim-7", version),
-        ("lamp-1", version),
-    ]
-
-    # on disk
-    assert names(out) == ["ca.pem", "certificate.pem", "config.json", "private.key"]
-    assert stat.S_IMODE(out.stat().st_mode) == 0o700
-    assert stat.S_IMODE((out / "private.key").stat().st_mode) == 0o600
-    assert json.loads((out / "config.json").read_text()) == {
-        "thingName": "lamp-1",
-        "certificateId": done.certificate_id,
-        "clientId": "lamp-1",
-        "endpoint": "localhost",
-        "port": json.loads((out / "config.json").read_text())["port"],
-        "template": "lamps",
-        "deviceConfiguration": {"mode": "bright"},
-    }
-    certificate = (out / "certificate.pem").read_text()
-    assert trust.inspect(certificate).certificate_id == done.certificate_id
-    assert isinstance(trust.inspect(certificate).public_key, ec.EllipticCurvePublicKey)
-    ssl.create_default_context(cafile=out / "ca.pem").load_cert_chain(
-        out / "certificate.pem", out / "private.key"
-    )
+@pytest.fixture
+def server(issuer: Issuer, claim: Files, clock: Clock) -> MemoryServer:
+    return MemoryServer(issuer, claim, clock)
 
 
-@pytest.mark.needs("openssl")
-def test_openssl_reads_what_was_written(run: Run, tmp_path: Path) -> None:
-    run()
-    for command in (
-        ["verify", "-CAfile", "ca.pem", "certificate.pem"],
-        ["pkey", "-in", "private.key", "-noout", "-check"],
-    ):
-        subprocess.run(["openssl", *command], cwd=tmp_path / "out", check=True, capture_output=True)
+@pytest.fixture
+def run(server: MemoryServer, claim: Files, clock: Clock, tmp_path: Path) -> Run:
+    """Provision into ``tmp_path / "out"`` at the server."""
 
-
-def test_the_server_can_make_the_key(run: Run, service: Service, tmp_path: Path) -> None:
-    service.rsa_key = rsa.generate_private_key(65537, 2048)
-    run(keys=True)
-    assert service.requests[0] == ("$aws/certificates/create/json", {})
-    key = (tmp_path / "out" / "private.key").read_text()
-    assert key.startswith("-----BEGIN RSA PRIVATE KEY-----\n")
-    assert stat.S_IMODE((tmp_path / "out" / "private.key").stat().st_mode) == 0o600
-
-
-def test_without_a_thing_the_client_id_stays(run: Run, service: Service, tmp_path: Path) -> None:
-    service.thing_name = None
-    done = run(client_id="claim-7")
-    assert (done.thing_name, done.client_id) == (None, "claim-7")
-    assert [each.client_id for each in service.connects] == ["claim-7", "claim-7"]
-    assert json.loads((tmp_path / "out" / "config.json").read_text())["thingName"] is None
-
-
-def test_key_and_certificate_are_on_disk_before_the_device_is_registered(
-    run: Run, service: Service, tmp_path: Path
-) -> None:
-    seen: dict[str, Any] = {}
-
-    def look(values: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        out = tmp_path / "out"
-        seen["names"] = names(out)
-        seen["pending"] = json.loads((out / "pending.json").read_text())
-        return "accepted", values
-
-    service.register = look
-    done = run()
-    assert seen["names"] == ["certificate.pem", "pending.json", "private.key"]
-    assert seen["pending"]["certificateOwnershipToken"] == "the token"
-    assert seen["pending"]["certificateId"] == done.certificate_id
-
-
-def test_a_new_identity_that_the_server_does_not_know_yet_is_tried_again(
-    run: Run, service: Service
-) -> None:
-    service.codes = [0, 0x87, 0x87]
-    assert run().thing_name == "lamp-1"
-    assert len(service.connects) == 4
-
-
-# --- the command ---
-
-
-def test_the_command_says_that_it_reconnected(
-    service: Service, scripted: Scripted, claim: Files, tmp_path: Path
-) -> None:
-    with scripted(service) as port:
-        ended = CliRunner().invoke(
-            app,
-            [
-                *("provision", "--endpoint", f"localhost:{port}", "--ca", str(claim.ca)),
-                *("--cert", str(claim.certificate), "--key", str(claim.key)),
-                *("--template", "lamps", "--out", str(tmp_path / "out")),
-            ],
+    def provision_here(template: str = "lamps", **options: Any) -> Provisioned:
+        return provision(
+            Endpoint("localhost", 8883, claim.ca),
+            Credentials(claim.certificate, claim.key),
+            template,
+            options.pop("parameters", {"SerialNumber": "1"}),
+            tmp_path / "out",
+            **{
+                "terms": QUICK,
+                "retries": ONCE,
+                "connect": server.connect,
+                "around": clock.around,
+                "calls": UnflushedDisk(),
+                **options,
+            },
         )
-    assert ended.exit_code == 0, ended.output
-    assert "reconnected   as `lamp-1` with the new certificate\n" in ended.output
 
-
-# --- how it fails ---
+    return provision_here
 
 
 def failure(run: Run, **options: Any) -> ProvisioningError:
@@ -211,130 +99,529 @@ def failure(run: Run, **options: Any) -> ProvisioningError:
     return caught.value
 
 
-def test_a_rejection_says_what_the_server_said(run: Run, service: Service, tmp_path: Path) -> None:
-    service.register = lambda _: (
-        "rejected",
-        {"statusCode": 403, "errorCode": "AccessDenied", "errorMessage": "not this one"},
+def names(directory: Path) -> list[str]:
+    return sorted(each.name for each in directory.iterdir())
+
+
+def journal(directory: Path) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads((directory / "journal.json").read_text())
+    return values
+
+
+# --- when all goes well ---
+
+
+@pytest.mark.parametrize("payload_format", ["json", "cbor"])
+def test_a_device_gets_an_identity_for_its_own_key(
+    payload_format: PayloadFormat, run: Run, server: MemoryServer, claim: Files, tmp_path: Path
+) -> None:
+    told: list[Step] = []
+    done = run(
+        terms=Terms(payload_format),
+        client_id="claim-7",
+        progress=lambda step, _sentence: told.append(step),
     )
-    error = failure(run)
-    assert isinstance(error, Rejected)
-    assert (error.step, error.status_code, error.error_code, error.error_message) == (
-        "register",
-        403,
-        "AccessDenied",
-        "not this one",
-    )
-    topic = "$aws/provisioning-templates/lamps/provision/json"
-    assert error.topic == f"{topic}/rejected"
-    assert str(error) == (
-        f"register: the server rejected `{topic}` with 403 AccessDenied: not this one"
-    )
-    assert names(tmp_path / "out") == ["certificate.pem", "pending.json", "private.key"]
+    out = tmp_path / "out"
+    assert list(dict.fromkeys(told)) == list(done.seconds) == STEPS
+    assert done.thing_name == done.client_id == "lamp-1"
+    assert done.device_configuration == {"mode": "bright"}
+    assert done.identity == load(out)
+    assert not done.already
+
+    # on the wire
+    (create, request), (register, parameters) = server.requests
+    assert create == f"$aws/certificates/create-from-csr/{payload_format}"
+    assert csr.parse(request["certificateSigningRequest"]).subject.rfc4514_string() == "CN=claim-7"
+    assert register == f"$aws/provisioning-templates/lamps/provision/{payload_format}"
+    assert parameters == {
+        "certificateOwnershipToken": next(iter(server.tokens)),
+        "parameters": {"SerialNumber": "1"},
+    }
+    assert server.connects == [("claim-7", "claim"), ("lamp-1", done.certificate_id)]
+    assert server.active == [done.certificate_id]
+
+    # on disk
+    links = ["ca.pem", "certificate.pem", "config.json", "private.key"]
+    assert names(out) == sorted([*links, "current", "identity-1"])
+    assert done.files == {name: out / name for name in links}
+    assert all((out / name).resolve() == out / "identity-1" / name for name in links)
+    assert names(out / "identity-1") == links
+    assert {name: stat.S_IMODE((out / name).stat().st_mode) for name in links} == {
+        "ca.pem": 0o644,
+        "certificate.pem": 0o644,
+        "config.json": 0o600,
+        "private.key": 0o600,
+    }
+    for each in (out, out / "identity-1"):
+        assert stat.S_IMODE(each.stat().st_mode) == 0o700
+    assert (out / "ca.pem").read_text() == claim.ca.read_text()
+    certificate = trust.inspect((out / "certificate.pem").read_text())
+    assert certificate.certificate_id == done.certificate_id
+    assert isinstance(certificate.public_key, ec.EllipticCurvePublicKey)
 
 
-def test_a_half_finished_identity_is_replaced(run: Run, service: Service, tmp_path: Path) -> None:
-    service.register = lambda _: None
-    failure(run, timeout=0.2)
-    first = (tmp_path / "out" / "private.key").read_text()
-    service.register = lambda values: ("accepted", values)
-    run()
-    assert (tmp_path / "out" / "private.key").read_text() != first
-    assert "pending.json" not in names(tmp_path / "out")
+def test_the_server_can_make_the_key(run: Run, server: MemoryServer, tmp_path: Path) -> None:
+    done = run(key="server")
+    assert server.requests[0] == ("$aws/certificates/create/json", {})
+    key = tmp_path / "out" / "private.key"
+    assert key.read_text().startswith("-----BEGIN RSA PRIVATE KEY-----\n")
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    assert done.identity.key_kind == "RSA-2048"
+    certificate = x509.load_pem_x509_certificate((tmp_path / "out/certificate.pem").read_bytes())
+    assert isinstance(certificate.public_key(), rsa.RSAPublicKey)
 
 
-def test_a_complete_identity_is_never_replaced(run: Run, service: Service, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "size"), [("P-384", 384), ("RSA-3072", 3072)])
+def test_kind_of_key_and_subject_can_be_chosen(
+    kind: str, size: int, run: Run, server: MemoryServer
+) -> None:
+    done = run(key=kind, subject="CN=lamp,O=Example\\, Inc.")
+    request = csr.parse(server.requests[0][1]["certificateSigningRequest"])
+    assert request.subject.rfc4514_string() == "CN=lamp,O=Example\\, Inc."
+    assert request.public_key.key_size == size
+    assert done.identity.key_kind == kind
+
+
+def test_without_a_thing_the_client_id_stays(run: Run, server: MemoryServer) -> None:
+    server.thing_name = None
+    done = run(client_id="claim-7")
+    assert (done.thing_name, done.client_id) == (None, "claim-7")
+
+
+def test_the_client_id_of_the_new_identity_can_be_chosen(run: Run, server: MemoryServer) -> None:
+    assert run(own_client_id="gateway-9").client_id == "gateway-9"
+    assert server.connects[-1][0] == "gateway-9"
+
+
+def test_a_complete_identity_is_returned_for_the_same_and_never_replaced(
+    run: Run, server: MemoryServer, tmp_path: Path
+) -> None:
     done = run()
-    before = {each: each.read_bytes() for each in (tmp_path / "out").iterdir()}
-    error = failure(run)
-    assert isinstance(error, StorageRefused)
-    assert error.step == "prepare"
-    holder = f"a complete identity (thing `lamp-1`, certificate {done.certificate_id})"
-    assert holder in error.message
-    assert {each: each.read_bytes() for each in (tmp_path / "out").iterdir()} == before
-    assert len(service.connects) == 2
+    out = tmp_path / "out" / "identity-1"
+    before = {each: each.read_bytes() for each in out.iterdir()}
+    again = run()
+    assert again.already
+    assert again.identity == done.identity
+    assert list(again.seconds) == ["prepare"]
+    for other in ({"template": "doors"}, {"parameters": {"SerialNumber": "2"}}):
+        error = failure(run, **other)
+        assert isinstance(error, StorageRefused)
+        assert error.step == "prepare"
+        assert f"(thing `lamp-1`, certificate {done.certificate_id})" in error.message
+    assert {each: each.read_bytes() for each in out.iterdir()} == before
+    assert len(server.connects) == 2
 
 
-def test_silence_ends_in_time_and_names_the_topics(run: Run, service: Service) -> None:
-    service.create = lambda _: None
-    error = failure(run, timeout=0.2)
-    assert isinstance(error, NoAnswer)
-    assert (error.step, error.waited) == ("create", 0.2)
-    assert "`$aws/certificates/create-from-csr/json/accepted` or `" in error.message
-    assert "iot:Receive" in error.message
+def test_a_claim_that_is_not_needed_any_more_may_be_gone(
+    issuer: Issuer, server: MemoryServer, tmp_path: Path
+) -> None:
+    """Many devices remove it when they have their own."""
+    server.claim = claim = issuer.write("passing", issue.DEVICE)
+    arguments: tuple[Any, ...] = (
+        Endpoint("localhost", 8883, claim.ca),
+        Credentials(claim.certificate, claim.key),
+        "lamps",
+        {},
+        tmp_path / "out",
+    )
+    server.only_as = "nobody"
+    with pytest.raises(ConnectionFailed):
+        provision(*arguments, connect=server.connect, retries=ONCE)
+    claim.key.unlink()
+    claim.certificate.unlink()
+    server.only_as = None
+    done = provision(*arguments, connect=server.connect)
+    assert provision(*arguments, connect=server.connect).identity == done.identity
 
 
-def test_a_refused_subscription_is_named(run: Run, service: Service) -> None:
-    topic = "$aws/certificates/create-from-csr/json/rejected"
-    service.refused_filters = {topic}
-    error = failure(run)
-    assert isinstance(error, NotAuthorized)
-    assert (error.step, error.topic, error.action) == ("subscribe", topic, "iot:Subscribe")
-    assert not service.requests
+def test_everything_is_on_disk_before_the_device_is_registered(
+    run: Run, server: MemoryServer, tmp_path: Path
+) -> None:
+    seen: dict[str, Any] = {}
+
+    def look(answer: Any) -> Any:
+        seen["names"] = names(tmp_path / "out" / "identity-1")
+        seen["journal"] = journal(tmp_path / "out")
+        return answer
+
+    server.faults["register"].append(Fault(look))
+    done = run()
+    assert seen["names"] == ["ca.pem", "certificate.pem", "private.key"]
+    assert seen["journal"]["state"] == "registering"
+    assert seen["journal"]["certificateOwnershipToken"] in server.tokens
+    assert seen["journal"]["certificateId"] == done.certificate_id
 
 
-def test_a_refused_claim_is_named(run: Run, service: Service) -> None:
-    service.codes = [0x87]
-    error = failure(run, client_id="claim-7")
+def test_neither_parameters_nor_a_used_token_are_left_on_disk(
+    run: Run, server: MemoryServer, tmp_path: Path
+) -> None:
+    server.faults["register"].append(refusal(400))
+    failure(run, parameters={"Secret": "open sesame"})
+    assert "sesame" not in (tmp_path / "out" / "journal.json").read_text()
+    server.unreachable = 0
+    server.only_as = "somebody else"
+    failure(run, parameters={"Secret": "open sesame"})
+    assert journal(tmp_path / "out")["certificateOwnershipToken"] == ""
+
+
+def test_it_can_be_awaited(server: MemoryServer, claim: Files, tmp_path: Path) -> None:
+    async def main() -> Provisioned:
+        return await provision_async(
+            Endpoint("localhost", 8883, claim.ca),
+            Credentials(claim.certificate, claim.key),
+            "lamps",
+            {},
+            tmp_path / "out",
+            connect=server.connect,
+        )
+
+    assert asyncio.run(main()).thing_name == "lamp-1"
+
+
+def test_cancelling_stops_it_before_the_next_step(
+    server: MemoryServer, claim: Files, tmp_path: Path
+) -> None:
+    asked = threading.Event()
+
+    def tell(step: Step, _sentence: str) -> None:
+        if step == "register":
+            asked.set()
+            cancelled.wait(5)
+
+    cancelled = threading.Event()
+    arguments: tuple[Any, ...] = (
+        Endpoint("localhost", 8883, claim.ca),
+        Credentials(claim.certificate, claim.key),
+        "lamps",
+        {},
+        tmp_path / "out",
+    )
+
+    async def main() -> None:
+        journey = asyncio.create_task(
+            provision_async(*arguments, connect=server.connect, progress=tell)
+        )
+        await asyncio.to_thread(asked.wait, 5)
+        journey.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        cancelled.set()
+        with pytest.raises(asyncio.CancelledError):
+            await journey
+
+    asyncio.run(main())
+    assert journal(tmp_path / "out")["state"] == "registered"
+    assert provision(*arguments, connect=server.connect).thing_name == "lamp-1"
+    assert server.asked == ["create", "register"]
+
+
+# --- trying again ---
+
+
+@pytest.mark.parametrize(
+    "fault", [SILENCE, HANG_UP, IGNORED, refusal(429), refusal(500), refusal(503)]
+)
+@pytest.mark.parametrize("step", ["create", "register"])
+def test_what_may_pass_is_tried_again(
+    step: str, fault: Fault, run: Run, server: MemoryServer, clock: Clock
+) -> None:
+    server.faults[step].extend([fault, fault])
+    done = run(retries=Retries(attempts=3))
+    assert (
+        server.asked
+        == {
+            "create": ["create", "create", "create", "register"],
+            "register": ["create", "register", "register", "register"],
+        }[step]
+    )
+    assert clock.slept == [1.0, 2.0]
+    assert server.active == [done.certificate_id]
+    # an answer leaves the connection as it is; anything else is followed by a new one
+    rejected = fault not in (SILENCE, HANG_UP, IGNORED)
+    assert len(server.connects) == (2 if rejected else 4)
+
+
+def test_all_requests_for_a_certificate_are_for_one_key(run: Run, server: MemoryServer) -> None:
+    """A lost answer leaves a pending certificate for it, not an active one without a key."""
+    server.faults["create"].extend([SILENCE, HANG_UP])
+    run(retries=Retries(attempts=3))
+    requests = [values["certificateSigningRequest"] for _, values in server.requests[:3]]
+    assert len({csr.parse(each).public_key.public_numbers().x for each in requests}) == 1  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("step", ["create", "register"])
+@pytest.mark.parametrize("status", [400, 403, 404, 409])
+def test_other_refusals_are_not(
+    status: int, step: str, run: Run, server: MemoryServer, clock: Clock
+) -> None:
+    server.faults[step].append(refusal(status, "AccessDenied"))
+    error = failure(run, retries=Retries(attempts=9))
+    assert isinstance(error, Rejected)
+    assert (error.step, error.status_code, error.error_code) == (step, status, "AccessDenied")
+    assert clock.slept == []
+
+
+def test_connecting_is_tried_again_with_jitter_until_the_attempts_are_over(
+    run: Run, server: MemoryServer, clock: Clock
+) -> None:
+    server.unreachable = 100
+    told: list[str] = []
+    error = failure(
+        run,
+        retries=Retries(attempts=5, first_pause=2.0, longest_pause=10.0),
+        progress=lambda step, sentence: told.append(f"{step}: {sentence}"),
+    )
     assert isinstance(error, ConnectionFailed)
     assert error.step == "connect"
-    assert "not authorized, 0x87" in error.message
-    assert "iot:Connect on `client/claim-7`" in error.message
+    assert len(server.connects) == 5
+    assert clock.slept == [2.0, 4.0, 8.0, 10.0]
+    assert "connect: connect: nobody is there (trying again in 4.0 s)" in told
 
 
-def test_an_identity_that_never_connects_is_reported_as_registered(
-    run: Run, service: Service, tmp_path: Path
+def test_it_ends_when_the_time_is_over(run: Run, server: MemoryServer, clock: Clock) -> None:
+    server.unreachable = 1000
+    failure(run, retries=Retries(attempts=1000, seconds=60.0, first_pause=10.0, longest_pause=15))
+    assert sum(clock.slept) == 55.0
+
+
+def test_attempts_are_counted_for_each_step(run: Run, server: MemoryServer) -> None:
+    server.unreachable = 1
+    server.faults["create"].append(refusal(429))
+    server.faults["register"].append(refusal(429))
+    assert run(retries=Retries(attempts=3)).thing_name == "lamp-1"
+
+
+def test_it_can_be_stopped_while_it_waits(run: Run, server: MemoryServer) -> None:
+    stop = threading.Event()
+    server.unreachable = 1000
+
+    def tell(_step: Step, sentence: str) -> None:
+        if "trying again" in sentence:
+            stop.set()
+
+    patient = Retries(attempts=100, first_pause=60, longest_pause=60)
+    assert failure(run, retries=patient, stop=stop, progress=tell).step == "connect"
+    assert len(server.connects) == 1
+    assert "stopped" in failure(run, stop=stop).message
+
+
+# --- going on ---
+
+
+def test_a_refused_registration_is_repeated_with_the_same_certificate(
+    run: Run, server: MemoryServer
 ) -> None:
-    service.codes = [0, *[0x87] * 20]
-    error = failure(run, timeout=1.0)
-    assert isinstance(error, ConnectionFailed)
-    assert error.step == "reconnect"
-    assert "the device is registered (thing `lamp-1`, certificate " in error.message
-    assert len(service.connects) > 2
-    assert f"remove the directory `{tmp_path / 'out'}` to start again" in error.message
-    assert names(tmp_path / "out") == ["certificate.pem", "pending.json", "private.key"]
+    server.faults["register"].append(refusal(403))
+    failure(run)
+    done = run()
+    assert server.asked == ["create", "register", "register"]
+    assert server.active == [done.certificate_id]
 
 
-def test_a_registration_that_cannot_be_remembered_is_reported(
-    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_a_throttled_registration_that_is_refused_then_leaves_nothing_in_doubt(
+    run: Run, server: MemoryServer, tmp_path: Path
 ) -> None:
-    rename = os.rename
-    renamed: list[str] = []
+    server.faults["register"].extend([refusal(429), refusal(403)])
+    failure(run, retries=Retries(attempts=2))
+    assert journal(tmp_path / "out")["state"] == "issued"
+    server.faults["register"].extend([refusal(500), refusal(403)])
+    failure(run, retries=Retries(attempts=2))
+    assert journal(tmp_path / "out")["state"] == "registering"
 
-    def full(source: str, target: str, **descriptors: int) -> None:
-        if renamed.count(target):
-            raise OSError(errno.ENOSPC, "No space left on device")
-        renamed.append(target)
-        rename(source, target, **descriptors)
 
-    monkeypatch.setattr(os, "rename", full)
+@pytest.mark.parametrize("fault", [SILENCE, HANG_UP, IGNORED, refusal(500)])
+def test_an_unknown_registration_is_repeated_also_when_the_clock_says_it_is_too_late(
+    fault: Fault, run: Run, server: MemoryServer, clock: Clock
+) -> None:
+    server.token_seconds = 1e9
+    server.faults["register"].append(fault)
+    failure(run)
+    clock.now += 5000
+    done = run()
+    assert server.asked == ["create", "register", "register"]
+    assert server.active == [done.certificate_id]
+
+
+@pytest.mark.parametrize("seconds", [60.0, 3600.0])
+def test_a_certificate_that_was_not_registered_while_its_token_lived_is_forgotten(
+    seconds: float, run: Run, server: MemoryServer, clock: Clock, tmp_path: Path
+) -> None:
+    server.faults["register"].append(refusal(403))
+    failure(run, token_seconds=seconds)
+    clock.now += seconds
+    done = run(token_seconds=seconds)
+    assert server.asked == ["create", "register", "create", "register"]
+    assert server.active == [done.certificate_id]
+    assert names(tmp_path / "out") == [
+        *("ca.pem", "certificate.pem", "config.json", "current", "identity-2", "private.key")
+    ]
+
+
+def test_a_token_that_is_over_leads_to_a_new_start(
+    run: Run, server: MemoryServer, clock: Clock
+) -> None:
+    """The server's clock counts: the device's stood still while it was off."""
+    server.faults["register"].append(refusal(403))
+    failure(run)
+    server.tokens = dict.fromkeys(server.tokens, ("", 0.0))
+    done = run()
+    assert server.asked == ["create", "register", "register", "create", "register"]
+    assert server.active == [done.certificate_id]
+    assert server.connects[2][1] == "claim"  # nothing was registered: there is nothing to try
+
+
+def test_a_token_that_is_over_twice_is_an_error(run: Run, server: MemoryServer) -> None:
+    invalid = refusal(400, "InvalidCertificateOwnershipToken")
+    server.faults["register"].extend([invalid, invalid])
+    error = failure(run)
+    assert isinstance(error, Rejected)
+    assert server.asked == ["create", "register", "create", "register"]
+
+
+def test_a_token_that_has_done_its_duty_is_believed_when_the_certificate_connects(
+    run: Run, server: MemoryServer
+) -> None:
+    """A server that does not repeat its answer, after the answer was lost."""
+    server.token_once = True
+    server.only_as = "lamp-1"
+    server.faults["register"].append(SILENCE)
+    done = run(retries=Retries(attempts=2), own_client_id="lamp-1")
+    assert server.asked == ["create", "register", "register"]
+    assert server.active == [done.certificate_id]
+    assert done.identity.answer_lost
+    assert (done.thing_name, done.client_id) == (None, "lamp-1")
+
+
+def test_a_token_that_was_not_used_is_not_believed_to_have_been(
+    run: Run, server: MemoryServer
+) -> None:
+    server.faults["register"].extend([IGNORED, refusal(400, "InvalidCertificateOwnershipToken")])
+    done = run(retries=Retries(attempts=2))
+    assert server.asked == ["create", "register", "register", "create", "register"]
+    assert server.active == [done.certificate_id]
+    assert not done.identity.answer_lost
+
+
+def test_a_registered_identity_that_does_not_connect_stays_until_it_does(
+    run: Run, server: MemoryServer, tmp_path: Path
+) -> None:
+    server.only_as = "nobody"
+    first = failure(run, retries=Retries(attempts=3))
+    assert isinstance(first, ConnectionFailed)
+    assert first.step == "reconnect"
+    (identifier,) = server.active
+    assert f"the device is registered (thing `lamp-1`, certificate {identifier})" in first.message
+    assert f"`fleetgate abandon {tmp_path / 'out'}`" in first.message
+    assert len(server.connects) == 4
+    key = (tmp_path / "out" / "identity-1" / "private.key").read_bytes()
+    failure(run)
+    server.only_as = None
+    told: list[Step] = []
+    done = run(progress=lambda step, _sentence: told.append(step))
+    assert list(dict.fromkeys(told)) == ["prepare", "reconnect", "finish"]
+    assert done.certificate_id == identifier
+    assert server.asked == ["create", "register"]
+    assert (tmp_path / "out" / "private.key").read_bytes() == key
+
+
+@pytest.mark.parametrize(
+    ("change", "differs"),
+    [
+        ({"template": "doors"}, "another template"),
+        ({"parameters": {"SerialNumber": "2"}}, "other parameters"),
+    ],
+)
+@pytest.mark.parametrize("registered", [False, True])
+def test_what_is_or_may_be_registered_is_not_taken_for_another_until_abandoned(
+    registered: bool,
+    change: dict[str, Any],
+    differs: str,
+    run: Run,
+    server: MemoryServer,
+    tmp_path: Path,
+) -> None:
+    if registered:
+        server.only_as = "nobody"
+    else:
+        server.faults["register"].append(SILENCE)
+    failure(run)
+    server.only_as = None
+    error = failure(run, **change)
+    assert isinstance(error, StorageRefused)
+    assert error.step == "prepare"
+    assert f"with {differs}" in error.message
+    assert ("was registered" if registered else "may have been registered") in error.message
+    assert abandon(tmp_path / "out")
+    assert not abandon(tmp_path / "out")
+    assert names(tmp_path / "out") == []
+    assert run(**change).thing_name == "lamp-1"
+
+
+@pytest.mark.parametrize(
+    "change", [{"template": "doors"}, {"parameters": {}}, {"key": "P-384"}, {"key": "server"}]
+)
+def test_what_is_not_registered_is_given_up_for_something_else(
+    change: dict[str, Any], run: Run, server: MemoryServer, tmp_path: Path
+) -> None:
+    server.faults["register"].append(refusal(403))
+    failure(run)
+    done = run(**change)
+    assert server.asked == ["create", "register", "create", "register"]
+    assert server.active == [done.certificate_id]
+    assert "identity-1" not in names(tmp_path / "out")
+
+
+def test_a_damaged_journal_is_told(run: Run, server: MemoryServer, tmp_path: Path) -> None:
+    server.faults["register"].append(SILENCE)
+    failure(run)
+    path = tmp_path / "out" / "journal.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "number": "x"}))
     error = failure(run)
     assert isinstance(error, StorageRefused)
-    assert error.step == "register"
-    assert "the device is registered (thing `lamp-1`, certificate " in error.message
-    assert "pending.json`: No space left on device" in error.message
+    assert f"`number` in `{path}` is damaged" in error.message
 
 
-def test_a_server_that_hangs_up_is_no_mystery(run: Run, service: Service) -> None:
-    def hang_up(_: dict[str, Any]) -> None:
-        raise OSError
+# --- how it fails ---
 
-    service.create = hang_up
+
+def test_a_rejection_says_what_the_server_said(run: Run, server: MemoryServer) -> None:
+    server.faults["register"].append(refusal(403, "AccessDenied"))
+    error = failure(run)
+    assert isinstance(error, Rejected)
+    topic = "$aws/provisioning-templates/lamps/provision/json"
+    assert error.topic == f"{topic}/rejected"
+    assert str(error) == f"register: the server rejected `{topic}` with 403 AccessDenied: no"
+
+
+def test_silence_ends_in_time(run: Run, server: MemoryServer) -> None:
+    server.faults["create"].append(SILENCE)
+    error = failure(run)
+    assert isinstance(error, NoAnswer)
+    assert (error.step, error.waited) == ("create", 0.05)
+
+
+def test_a_refused_subscription_is_named(run: Run, server: MemoryServer) -> None:
+    topic = "$aws/certificates/create-from-csr/json/rejected"
+    server.refused = [topic]
+    error = failure(run, retries=Retries(attempts=3))
+    assert isinstance(error, NotAuthorized)
+    assert (error.step, error.topic, error.action) == ("subscribe", topic, "iot:Subscribe")
+    assert not server.requests
+
+
+def test_a_refused_subscription_to_the_answer_leaves_nothing_in_doubt(
+    run: Run, server: MemoryServer, tmp_path: Path
+) -> None:
+    server.refused = ["$aws/provisioning-templates/lamps/provision/json/accepted"]
+    assert isinstance(failure(run), NotAuthorized)
+    assert journal(tmp_path / "out")["state"] == "issued"
+
+
+def test_a_server_that_hangs_up_is_no_mystery(run: Run, server: MemoryServer) -> None:
+    server.faults["create"].append(HANG_UP)
     error = failure(run)
     assert isinstance(error, ConnectionLost)
     assert error.step == "create"
-    assert "the server closed the connection" in error.message
-
-
-def test_a_certificate_for_another_key_is_refused(
-    run: Run, service: Service, claim: Files, tmp_path: Path
-) -> None:
-    other = claim.certificate.read_text()
-    service.create = lambda values: ("accepted", values | {"certificatePem": other})
-    error = failure(run)
-    assert isinstance(error, BadAnswer)
-    assert error.step == "create"
-    assert "is for another key" in error.message
-    assert names(tmp_path / "out") == []
 
 
 @pytest.mark.parametrize(
@@ -346,43 +633,94 @@ def test_a_certificate_for_another_key_is_refused(
         ({"certificatePem": "gibberish"}, "cannot be read"),
     ],
 )
+@pytest.mark.parametrize("key", ["P-256", "server"])
 def test_an_answer_that_does_not_fit_is_refused(
-    change: dict[str, Any], message: str, run: Run, service: Service
+    key: str, change: dict[str, Any], message: str, run: Run, server: MemoryServer
 ) -> None:
-    service.create = lambda values: ("accepted", values | change)
-    error = failure(run)
+    server.faults["create"].append(changed(**change))
+    error = failure(run, key=key)
     assert isinstance(error, BadAnswer)
+    assert error.step == "create"
     assert message in error.message
 
 
-def test_arguments_are_checked_before_anything_is_sent(
-    service: Service, claim: Files, tmp_path: Path
+def test_a_certificate_for_another_key_is_refused(
+    run: Run, server: MemoryServer, claim: Files
 ) -> None:
+    server.faults["create"].append(changed(certificatePem=claim.certificate.read_text()))
+    error = failure(run, key="server")
+    assert isinstance(error, BadAnswer)
+    assert "is for another key" in error.message
+
+
+def test_a_registration_that_cannot_be_remembered_is_reported(
+    run: Run, server: MemoryServer
+) -> None:
+    class Full(Disk):
+        """There is no place for the journal once the device is registered."""
+
+        def rename(self, at: int, old: str, new: str) -> None:
+            if server.active:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            super().rename(at, old, new)
+
+    error = failure(run, calls=Full())
+    assert isinstance(error, StorageRefused)
+    assert error.step == "register"
+    assert "the device is registered (thing `lamp-1`, certificate " in error.message
+    assert "No space left on device" in error.message
+    assert run().certificate_id == server.active[0]
+
+
+def test_arguments_are_checked_before_anything_is_done(
+    server: MemoryServer, claim: Files, tmp_path: Path
+) -> None:
+    readable = tmp_path / "readable.key"
+    readable.write_bytes(claim.key.read_bytes())
+    readable.chmod(0o640)
+    pair = Credentials(claim.certificate, claim.key)
     arguments: dict[str, Any] = {
-        "endpoint": "localhost",
-        "port": 1,  # nobody is there
-        "ca": claim.ca,
-        "claim_cert": claim.certificate,
-        "claim_key": claim.key,
+        "endpoint": Endpoint("localhost", 1, claim.ca),
+        "claim": pair,
         "template": "lamps",
         "parameters": {},
         "out": tmp_path / "out",
+        "connect": server.connect,
     }
     for change, kind, message in (
         ({"template": "a/b"}, BadRequest, "`a/b` cannot be the name"),
-        ({"parameters": {"n": 1}}, BadRequest, "the parameter `n` is not a text: `1`"),
+        ({"parameters": {"n": 1}}, BadRequest, "the parameter `n` is not a text: int"),
+        ({"subject": "lamp"}, BadRequest, "`lamp` is no subject"),
+        ({"client_id": ""}, BadRequest, "`client_id` is ''"),
+        ({"key": "DSA"}, BadRequest, "`DSA` is no kind of key: P-256, "),
+        ({"token_seconds": 0.0}, BadRequest, "a token lives longer than"),
         (
-            {"ca": tmp_path / "none"},
+            {"endpoint": Endpoint("localhost", 1, tmp_path / "none")},
             ConnectionFailed,
             f"^prepare: cannot read the authorities in `{tmp_path}/none`: No such file",
         ),
         (
-            {"claim_cert": tmp_path / "none"},
+            {"claim": Credentials(tmp_path / "none", claim.key)},
             ConnectionFailed,
             f"^prepare: cannot read the certificate `{tmp_path}/none`: No such file",
         ),
         (
-            {"claim_key": claim.certificate},
+            {"claim": Credentials(claim.certificate, claim.certificate)},
+            StorageRefused,
+            r"others may read the private key .*\(mode 0644\): take that right away with `chmod",
+        ),
+        (
+            {"claim": Credentials(claim.certificate, readable)},
+            StorageRefused,
+            rf"\(mode 0640\): take that right away with `chmod 600 {readable}`",
+        ),
+        (
+            {"key": KeyOnToken(tmp_path / "lib.so", "card", "key", readable)},
+            StorageRefused,
+            rf"others may read the PIN in `{readable}` \(mode 0640\)",
+        ),
+        (
+            {"claim": Credentials(claim.key, claim.key)},
             ConnectionFailed,
             "are certificate and key exchanged",
         ),
@@ -391,31 +729,70 @@ def test_arguments_are_checked_before_anything_is_sent(
             provision(**{**arguments, **change})
         assert caught.value.step == "prepare"
     assert not (tmp_path / "out").exists()
-    with pytest.raises(
-        ConnectionFailed, match="no TCP connection to `localhost` port 1: "
-    ) as failed:
-        provision(**arguments)
-    assert failed.value.step == "connect"
+    assert not server.connects
 
 
 def test_the_files_of_the_claim_are_not_overwritten(
-    run: Run, service: Service, claim: Files, tmp_path: Path
+    run: Run, server: MemoryServer, claim: Files, tmp_path: Path
 ) -> None:
     """Even when they lie where an interrupted provisioning would leave its own."""
+    server.faults["register"].append(refusal(403))
+    failure(run)
+    out = tmp_path / "out"
+    for name in ("identity-1/private.key", "certificate.pem"):
+        own = out / name
+        own.unlink(missing_ok=True)
+        own.write_bytes(claim.key.read_bytes())
+        own.chmod(0o600)
+        with pytest.raises(StorageRefused, match=r"overwritten|is there already"):
+            provision(
+                Endpoint("localhost", 1, claim.ca),
+                Credentials(claim.certificate, own),
+                "lamps",
+                {},
+                out,
+                connect=server.connect,
+            )
+        assert own.read_bytes() == claim.key.read_bytes()
+        own.unlink()
+
+
+def test_a_claim_in_the_same_directory_is_left_alone(
+    server: MemoryServer, claim: Files, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     out.mkdir(0o700)
-    (out / "private.key").write_bytes(claim.key.read_bytes())
-    (out / "pending.json").write_text("{}")
-    with pytest.raises(StorageRefused, match="would be overwritten"):
+    (out / "claim.key").touch(0o600)
+    (out / "claim.key").write_bytes(claim.key.read_bytes())
+    provision(
+        Endpoint("localhost", 1, claim.ca),
+        Credentials(claim.certificate, out / "claim.key"),
+        "lamps",
+        {},
+        out,
+        connect=server.connect,
+    )
+    assert (out / "claim.key").read_bytes() == claim.key.read_bytes()
+
+
+def test_a_claim_by_a_pipe_is_read_once(server: MemoryServer, claim: Files, tmp_path: Path) -> None:
+    """There is nothing in it for a second attempt."""
+    pipe = tmp_path / "key"
+    os.mkfifo(pipe, 0o600)
+
+    def connect(endpoint: Endpoint, credentials: AnyCredentials, client_id: str) -> ScriptedClient:
+        assert isinstance(credentials, Credentials)
+        assert credentials.key == pipe
+        return server.connect(endpoint, Credentials(claim.certificate, claim.key), client_id)
+
+    server.unreachable = 3
+    with pytest.raises(ConnectionFailed):
         provision(
-            "localhost", 1, claim.ca, claim.certificate, out / "private.key", "lamps", {}, out
+            Endpoint("localhost", 1, claim.ca),
+            Credentials(claim.certificate, pipe),
+            "lamps",
+            {},
+            tmp_path / "out",
+            connect=connect,
         )
-    assert (out / "private.key").read_bytes() == claim.key.read_bytes()
-
-
-def test_a_long_client_id_still_makes_a_name() -> None:
-    key = ec.generate_private_key(ec.SECP256R1())
-    request = csr.parse(module._csr(key, "ü" * 100))
-    (name,) = request.subject
-    assert isinstance(name, x509.NameAttribute)
-    assert name.value == "ü" * 32
+    assert len(server.connects) == 1

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fleetgate.domain.policy import Policies, compile_policies, parse
+from fleetgate.gateway.faults import Faults
 from fleetgate.gateway.mqtt import Gateway
 from fleetgate.gateway.services import ProvisioningRequest, Reply, Services
 from fleetgate.gateway.tls_context import server_context
@@ -117,6 +118,7 @@ class Running:
         self.ahead = 0.0
         self.before_admission: Callable[[], Awaitable[None]] | None = None
         self.before_policies: Callable[[], Awaitable[None]] | None = None
+        self.faults: Faults | None = None
         self.answer: Callable[[ProvisioningRequest], Awaitable[Reply]] = _accept
         self.server = make_credentials(directory, "server")
         self.device = make_credentials(directory, "device")
@@ -257,6 +259,7 @@ class Running:
                 and topic.endswith(("/json", "/cbor"))
             ),
             provision=self._provision,
+            faults=self.faults,
             clock=self._clock,
             wall=lambda: time.time() + self.ahead,
         )

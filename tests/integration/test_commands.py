@@ -17,7 +17,7 @@ from tests.integration.paho_device import PahoDevice
 from tests.integration.refusal import everything
 from tests.integration.server import ACCOUNT, REGION, Server, run
 
-COMMANDS = ["serve", "env", "operations", "provision", "demo"]
+COMMANDS = ["serve", "env", "operations", "demo", "provision", "renew", "status", "abandon"]
 SERVED = """
 CreateProvisioningTemplate DescribeProvisioningTemplate UpdateProvisioningTemplate
 DeleteProvisioningTemplate ListProvisioningTemplates CreateProvisioningTemplateVersion

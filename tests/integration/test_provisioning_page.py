@@ -66,6 +66,7 @@ def test_everything_the_page_shows_runs(tmp_path: Path) -> None:
         van = tmp_path / "van"
         van.mkdir()
         (van / "claim.pem").write_text(made["certificatePem"])
+        (van / "claim.key").touch(0o600)
         (van / "claim.key").write_text(made["keyPair"]["PrivateKey"])
         typed(device.replace("0042", "0044"), cwd=van)
         config = json.loads((van / "identity/config.json").read_text())

@@ -106,13 +106,7 @@ def test_a_device_made_on_the_command_line_publishes_from_it(
         cwd=tmp_path,
     )
     assert made.returncode == 0, made.stderr
-    [key] = [path for path in out.iterdir() if b"PRIVATE KEY" in path.read_bytes()]
-    [certificate] = [
-        path
-        for path in out.iterdir()
-        if path.read_bytes().startswith(b"-----BEGIN CERTIFICATE")
-        and path.read_bytes() != server.ca_file.read_bytes()
-    ]
+    key, certificate = out / "private.key", out / "certificate.pem"
     command = mosquitto("pub", server, Identity(certificate, key, ""), thing)
     sent = run(*command, "-t", f"devices/{thing}/data", "-m", "hello", cwd=tmp_path)
     assert sent.returncode == 0, sent.stderr

@@ -23,6 +23,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from dataclasses import replace
 from typing import Any, Final
 
 from fleetgate.device import client_state, credentials, extras, tls
@@ -48,9 +49,10 @@ from fleetgate.device.mqtt_socket import MqttContext
 
 logger = logging.getLogger("fleetgate.device")
 
-_GOODBYE_SECONDS: Final = 1.0
+_GOODBYE_SECONDS: Final = 0.2
 _RELEASED_WITHIN: Final = 60.0
 _PATIENCE: Final = 2.0
+_LEAST: Final = 0.5
 _ALERT_WITHIN: Final = 0.5
 _REFUSED: Final = 0x80
 
@@ -227,7 +229,8 @@ class AwscrtClient:
         deadline = time.monotonic() + endpoint.connect_timeout
         try:
             if not wait([self._opened], min(_PATIENCE, endpoint.connect_timeout)).done:
-                found = _diagnose(endpoint, shown)
+                left = max(deadline - time.monotonic(), _LEAST)
+                found = _diagnose(replace(endpoint, connect_timeout=left), shown)
                 if found is not None and not self._opened.done():
                     raise found
             self._opened.result(max(deadline - time.monotonic(), 0.0))
@@ -256,7 +259,10 @@ class AwscrtClient:
         self.failed(client_state.closed_instead(self._endpoint, self._client_id, why))
         self._close(why)
 
-    def message(self, topic: str, payload: bytes) -> None:
+    def message(self, topic: str | None, payload: bytes) -> None:
+        if topic is None:
+            self._close("the server broke the MQTT protocol (a message without a topic)")
+            return
         size = _MAX_MEASURED + 2 + len(topic.encode()) + len(payload)
         largest = self._endpoint.max_packet_size
         if size > largest:
@@ -359,6 +365,11 @@ def _explain(
         return tls.unreachable(socket.gaierror(0, words(error)), endpoint)
     if name in {"AWS_ERROR_MQTT_TIMEOUT", "AWS_ERROR_MQTT5_CONNACK_TIMEOUT"}:
         return client_state.no_answer(endpoint, client_id)
+    if name == "AWS_ERROR_MQTT_PROTOCOL_ERROR":
+        return ConnectionFailed(
+            f"{endpoint.shown} refused the connection (awscrt does not tell the code, which is for "
+            f"MQTT 3.1.1); {client_state.may_connect(client_id)}"
+        )
     found = _diagnose(endpoint, shown)
     if found is not None:
         return found
@@ -373,9 +384,11 @@ def _diagnose(endpoint: Endpoint, shown: AnyCredentials) -> ConnectionFailed | N
     """What fails when Python connects as far as TLS; None if nothing does.
 
     A server that refuses the certificate says so after the handshake (TLS 1.3), hence the wait for
-    what it has to say; with a key on a token no certificate can be shown, and none is then missed.
+    what it has to say; when no certificate can be shown, as with a key on a token, it is not asked.
     """
     files = shown if isinstance(shown, Credentials) else None
+    if files is not None and credentials.has_pipe([files.certificate, files.key]):
+        files = None  # read already, and empty now
     try:
         context = MqttContext.of(endpoint, files)
         stream = context.wrap_socket(tls.open_tcp(endpoint))

@@ -47,8 +47,8 @@ class Events(Protocol):
     def lost(self, why: str) -> None:
         """The connection has ended."""
 
-    def message(self, topic: str, payload: bytes) -> None:
-        """A message has come."""
+    def message(self, topic: str | None, payload: bytes) -> None:
+        """A message has come; its topic is None when it could not be decoded."""
 
 
 class Transport(Protocol):
@@ -150,7 +150,7 @@ class Transport311:
             self._stopping = connection.disconnect()
         self._events.lost(why_lost(error, self._endpoint))
 
-    def _message(self, topic: str, payload: bytes, **_more: Any) -> None:
+    def _message(self, topic: str | None, payload: bytes, **_more: Any) -> None:
         self._events.message(topic, bytes(payload))
 
     def subscribe(self, topic_filter: str, qos: int, answered: Answered, failed: Failed) -> None:

@@ -20,6 +20,7 @@ from typing import TypeVar
 
 from fleetgate.device import tls
 from fleetgate.device.credentials import Path
+from fleetgate.device.endpoint import MQTT_ALPN
 from fleetgate.device.errors import (
     BadAnswer,
     BadRequest,
@@ -45,9 +46,6 @@ from fleetgate.mqtt.packets import (
     Version,
 )
 from fleetgate.mqtt.reasons import ConnectReturnCode, Reason
-
-MQTT_ALPN = "x-amzn-mqtt-ca"
-"""Source: AWS IoT Core Developer Guide, "Device communication protocols" (MQTT on port 443)."""
 
 _READ_BYTES = 16 * 1024  # a TLS record (RFC 8446 section 5.1)
 _MAX_KEPT_MESSAGES = 1000
@@ -82,7 +80,7 @@ def connect(
 
     Raises ConnectionFailed with what went wrong.
     """
-    context = tls.context(ca, certificate, key)
+    context: ssl.SSLContext = tls.context(ca, certificate, key)
     protocol = alpn or (MQTT_ALPN if port == 443 else None)
     if protocol:
         context.set_alpn_protocols([protocol])

@@ -17,6 +17,7 @@ BadAnswer                 BAD_RESPONSE         no
 Unreadable                INTERNAL_FAILURE     no
 BadRequest, InProgress    BAD_PARAMETER        no
 StorageRefused            INTERNAL_FAILURE     no
+NoIdentity                INTERNAL_FAILURE     no
 ProvisioningError         INTERNAL_FAILURE     no
 ========================  ===================  ==========================================
 
@@ -203,3 +204,7 @@ class InProgress(BadRequest):
 
 class StorageRefused(ProvisioningError):
     """The directory for the identity cannot be used, or must not be touched."""
+
+
+class NoIdentity(StorageRefused):
+    """There is no identity in the directory: the device has to be provisioned."""

@@ -1,223 +1,306 @@
-"""The directory that holds a device's identity, and how it is written.
+"""A device's identity on disk: where its files are, and how an application reads them.
 
-What is in it, by the time:
+The directory of an identity (mode 0700) has::
 
-1. ``pending.json``: a provisioning has begun. It is written first, and holds the certificate id
-   and the ownership token; and once more when the device is registered, with what the server
-   said (see :mod:`fleetgate.device.registration`).
-2. ``private.key`` and ``certificate.pem``: written before the device is registered, so that no
-   registered certificate is ever without its key on disk.
-3. ``ca.pem`` and ``config.json``: written when the new identity has proved itself. Then
-   ``pending.json`` goes.
+    private.key      -> current/private.key         for mosquitto, openssl, awsiotsdk and the
+    certificate.pem  -> current/certificate.pem     like, which want paths that stay the same
+    ca.pem           -> current/ca.pem
+    config.json      -> current/config.json
+    current          -> identity-2                  the active identity
+    identity-1/                                     the one before, kept until the next renewal
+    identity-2/      private.key      0600          PKCS#8 or PKCS#1, PEM; absent if on a token
+                     certificate.pem  0644          with its chain, PEM
+                     ca.pem           0644          the authorities trusted for the server, PEM;
+                                                    absent if those of the system are
+                     config.json      0600          everything else
+    journal.json                      0600          while a journey is not finished
 
-So ``config.json`` marks a complete identity, which is never touched again; and without it
-``pending.json`` marks one that was left half-finished (power cut, error). When the device was
-registered, the next provisioning tries this identity again and finishes it; otherwise it starts
-again and replaces it, and the certificate of the former attempt is deleted by the server when its
-token expires. Files that are there without either mark belong to somebody else and are not touched.
+``current`` is the one name that says which identity is active. It is made when the first identity
+has proved itself, and replaced in one step when a new one has; before, there is none, and the
+links beside it lead nowhere. An identity that ``current`` does not point at is not in use.
 
-Every file is written to a temporary name, flushed to disk, and renamed, and then the directory is
-flushed: after a power cut a file is there whole or not at all. The directory is opened once and
-all names are resolved inside it, so no symbolic link leads elsewhere; a lock on it keeps a second
-provisioning out. It and the files of an identity have to belong to the user who runs this, and
-nobody else may write to it: who may could replace the key, or plant an identity.
+Each of the links is followed when a file is opened, so a program that opens certificate and key
+in the very moment of a renewal may get those of two identities, and is refused by OpenSSL. An
+application that uses :func:`load` does not: it gets the files of one identity by paths of their
+own, which stay there until the renewal after the next one. It should load before each connect.
+
+``config.json`` has ``thingName`` (null when the template makes no thing), ``certificateId``,
+``clientId`` to connect with, ``endpoint``, ``port``, ``alpn`` (null for the usual one),
+``mqttVersion`` (4 or 5), ``template``, ``deviceConfiguration`` (text to text), ``answerLost``
+(true when the server's answer to the registration never arrived), ``key`` (its kind), ``token``
+(null, or ``module``, ``label``, ``key`` and ``pinFile`` of a key on a PKCS#11 token) and ``goal``
+(a digest of what was asked for).
+
+Nothing is read that is not the user's own, that others may write to, or a key that others may
+read; nor through a symbolic link other than ``current``.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
-import secrets
-import stat
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from fleetgate.device.errors import StorageRefused
+from fleetgate.device import disk
+from fleetgate.device.endpoint import AnyCredentials, Credentials, Endpoint, Proxy, TokenKey
+from fleetgate.device.errors import NoIdentity, StorageRefused
+from fleetgate.mqtt.packets import Version
 
 PRIVATE_KEY = "private.key"
 CERTIFICATE = "certificate.pem"
 CA = "ca.pem"
 CONFIGURATION = "config.json"
-PENDING = "pending.json"
+CURRENT = "current"
+JOURNAL = "journal.json"
 
-_MODES = {PRIVATE_KEY: 0o600, CERTIFICATE: 0o644, CA: 0o644, CONFIGURATION: 0o600, PENDING: 0o600}
-_TEMPORARY = re.compile(rf"\.(?:{'|'.join(map(re.escape, _MODES))})\.[0-9a-f]{{16}}\.tmp")
+FILES = (PRIVATE_KEY, CERTIFICATE, CA, CONFIGURATION)
+"""The files of an identity."""
+
+_NUMBERED = re.compile(r"identity-([1-9][0-9]{0,8})", re.ASCII)
 
 
-class IdentityDirectory:
-    """The open, locked directory `path`; made by :func:`open_directory`."""
+@dataclass(frozen=True, slots=True)
+class KeyOnToken:
+    """A private key that stays on a PKCS#11 token.
 
-    def __init__(self, path: Path, descriptor: int) -> None:
-        self.path = path
-        self._descriptor = descriptor
+    `module` is the shared library of the token's maker, `token` and `key` are labels on it, and
+    `pin_file` is a file that holds the user's PIN. Needs the extras ``fleetgate[pkcs11]``, to
+    sign requests, and ``fleetgate[awscrt]``, to connect.
+    """
 
-    def check(self, strangers: Iterable[Path]) -> None:
-        """Make sure that an identity may be written here, and clear temporary files away.
+    module: Path
+    token: str
+    key: str
+    pin_file: Path
 
-        `strangers` are files that must survive: those of the claim. Raises StorageRefused.
-        """
-        with _storage(f"cannot use the directory `{self.path}`"):
-            self._check(strangers)
+    def with_certificate(self, certificate: Path) -> TokenKey:
+        """What connects with it."""
+        return TokenKey(self.module, self.token, self.key, self.pin_file, certificate)
 
-    def _check(self, strangers: Iterable[Path]) -> None:
-        with os.scandir(self._descriptor) as entries:
-            names = {entry.name for entry in entries}
-        for name in sorted(names & _MODES.keys()):
-            status = self._stat(name)
-            if not stat.S_ISREG(status.st_mode):
-                raise StorageRefused(f"`{self.path / name}` is not a regular file")
-            _check_owner(self.path / name, status)
-        if CONFIGURATION in names:
-            raise StorageRefused(
-                f"`{self.path}` already holds a complete identity{self._whose()}; "
-                "it is never replaced: choose another directory, or move it away"
-            )
-        found = sorted(names & {PRIVATE_KEY, CERTIFICATE, CA})
-        if found and PENDING not in names:
-            raise StorageRefused(
-                f"`{self.path / found[0]}` is there already, and not from a provisioning that was "
-                "interrupted: choose another directory, or move it away"
-            )
-        for stranger in strangers:
-            for name in found:
-                if stranger.exists() and os.path.samestat(stranger.stat(), self._stat(name)):
-                    raise StorageRefused(
-                        f"`{stranger}` would be overwritten: choose another directory"
-                    )
-        for name in names:
-            if _TEMPORARY.fullmatch(name):
-                os.unlink(name, dir_fd=self._descriptor)
 
-    def write(self, name: str, content: str) -> Path:
-        """Put `content` into the file `name`, durably and at once, and give its path.
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A complete identity, as its files say; made by :func:`load`.
 
-        Raises StorageRefused when the operating system does.
-        """
-        temporary = f".{name}.{secrets.token_hex(8)}.tmp"
-        path = self.path / name
-        with _storage(f"cannot write `{path}`"):
-            try:
-                self._write(temporary, content.encode("utf-8"), _MODES[name])
-                os.rename(temporary, name, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
-            except BaseException:
-                self._remove(temporary)
-                raise
-            os.fsync(self._descriptor)
-        return path
+    The paths are of this one identity and absolute if the directory was. ``key`` is None when the
+    key is on a token, which ``token`` then tells; ``ca`` when the server is trusted by the
+    system's authorities. ``thing_name`` is None when there is no thing, or it is not known.
+    ``device_configuration`` is what the template had for the device.
+    """
 
-    def write_json(self, name: str, values: Mapping[str, Any]) -> Path:
-        """Put `values` into the file `name`, as :meth:`write` does."""
-        return self.write(name, json.dumps(values, ensure_ascii=False, indent=2) + "\n")
+    directory: Path
+    number: int
+    certificate: Path
+    key: Path | None
+    token: KeyOnToken | None
+    ca: Path | None
+    host: str
+    port: int
+    alpn: str | None
+    mqtt_version: Version
+    thing_name: str | None
+    client_id: str
+    certificate_id: str
+    template: str
+    device_configuration: dict[str, str]
+    answer_lost: bool
+    key_kind: str
+    goal: str
 
-    def pending(self) -> dict[str, Any]:
-        """The values in ``pending.json``; empty when it is not there or is none of ours.
+    @property
+    def credentials(self) -> AnyCredentials:
+        """What the adapters of :mod:`fleetgate.device` connect with."""
+        if self.token is not None:
+            return self.token.with_certificate(self.certificate)
+        return Credentials(self.certificate, cast("Path", self.key))
 
-        Raises StorageRefused when it cannot be read.
-        """
-        with _storage(f"cannot read `{self.path / PENDING}`"):
-            try:
-                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-                descriptor = os.open(PENDING, flags, dir_fd=self._descriptor)
-            except FileNotFoundError:
-                return {}
-            with os.fdopen(descriptor, "rb") as stream:
-                content = stream.read()
+    def endpoint(self, proxy: Proxy | None = None) -> Endpoint:
+        """Where they connect to."""
+        return Endpoint(self.host, self.port, self.ca, self.alpn, self.mqtt_version, proxy)
+
+    def ends_at(self) -> datetime:
+        """When the certificate ends. Raises StorageRefused when it cannot be read."""
+        from cryptography import x509
+
         try:
-            values = json.loads(content)
-        except (ValueError, RecursionError):
-            return {}  # no provisioning leaves such a file: each is written at once
-        return values if isinstance(values, dict) else {}
+            return x509.load_pem_x509_certificate(self.certificate.read_bytes()).not_valid_after_utc
+        except (OSError, ValueError) as error:
+            raise StorageRefused(f"`{self.certificate}` is no certificate: {error}") from error
 
-    def finish(self) -> None:
-        """Take the mark of an unfinished provisioning away."""
-        with _storage(f"cannot remove `{self.path / PENDING}`"):
-            self._remove(PENDING)
-            os.fsync(self._descriptor)
 
-    def _write(self, name: str, content: bytes, mode: int) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(name, flags, mode, dir_fd=self._descriptor)
+def load(directory: Path | str) -> Identity:
+    """The active identity in `directory`. Makes no network connection.
+
+    Raises NoIdentity when there is none (yet), and StorageRefused when it may not be trusted, it
+    is damaged, or the operating system refuses; the message names the file.
+    """
+    path = Path(directory)
+    with disk.told(f"cannot use the directory `{path}`"):
         try:
-            os.fchmod(descriptor, mode)  # whatever the umask
-            rest = memoryview(content)
-            while rest:
-                rest = rest[os.write(descriptor, rest) :]
-            os.fsync(descriptor)
+            if path.is_symlink():
+                raise StorageRefused(f"`{path}` is a symbolic link: name the directory itself")
+            descriptor = disk.open_directory(path)
+        except FileNotFoundError as error:
+            raise NoIdentity(f"`{path}` is not there: the device has no identity yet") from error
+        try:
+            disk.check_directory(path, os.fstat(descriptor))
+            number = current(descriptor, path)
+            if number is None:
+                under_way = " (a provisioning is not finished)" * _exists(descriptor, JOURNAL)
+                raise NoIdentity(f"`{path}` holds no identity yet{under_way}")
+            return _load(descriptor, path, number)
         finally:
             os.close(descriptor)
 
-    def _remove(self, name: str) -> None:
-        with suppress(FileNotFoundError):
-            os.unlink(name, dir_fd=self._descriptor)
 
-    def _stat(self, name: str) -> os.stat_result:
-        return os.stat(name, dir_fd=self._descriptor, follow_symlinks=False)
-
-    def _whose(self) -> str:
-        try:
-            values = json.loads((self.path / CONFIGURATION).read_bytes())
-            return f" (thing `{values['thingName']}`, certificate {values['certificateId']})"
-        except (OSError, ValueError, LookupError, TypeError):
-            return ""  # a message can do without
+def name_of(number: int) -> str:
+    """The directory of the identity `number`."""
+    return f"identity-{number}"
 
 
-@contextmanager
-def open_directory(path: Path) -> Iterator[IdentityDirectory]:
-    """Open and lock the directory `path`, which is made (mode 0700) when it is missing.
+def number_of(name: str) -> int | None:
+    """The number of the identity whose directory is `name`; None when it is none of ours."""
+    match = _NUMBERED.fullmatch(name)
+    return int(match[1]) if match else None
 
-    Raises StorageRefused when it is a symbolic link, it is somebody else's, others may write to
-    it, another provisioning works in it, or the operating system refuses.
+
+def current(at: int, path: Path) -> int | None:
+    """The number of the active identity in the directory open as `at`; None when there is none.
+
+    Raises StorageRefused when ``current`` is something else than our link, and OSError.
     """
-    with _storage(f"cannot use the directory `{path}`"):
-        if not os.path.lexists(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.mkdir(0o700)
-            _flush(path.parent)
-        if path.is_symlink():
-            raise StorageRefused(f"`{path}` is a symbolic link: name the directory itself")
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        status = os.fstat(descriptor)
-        _check_owner(path, status)
-        mode = status.st_mode
-        if mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise StorageRefused(
-                f"others may write to `{path}` (mode {stat.S_IMODE(mode):04o}), and so could "
-                "replace the key: take that right away, or choose another directory"
-            )
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StorageRefused(f"another provisioning works in `{path}`") from error
-        yield IdentityDirectory(path, descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _check_owner(path: Path, status: os.stat_result) -> None:
-    if status.st_uid != os.geteuid():
-        raise StorageRefused(
-            f"`{path}` belongs to user {status.st_uid}, not to {os.geteuid()} who runs this, and "
-            "its owner could replace the key: choose another directory, or become its owner"
-        )
-
-
-def _flush(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _storage(what: str) -> Iterator[None]:
-    """Turn an error of the operating system into StorageRefused."""
-    try:
-        yield
+        target = os.readlink(CURRENT, dir_fd=at)
+    except FileNotFoundError:
+        return None
     except OSError as error:
-        raise StorageRefused(f"{what}: {error.strerror or error}") from error
+        raise StorageRefused(f"`{path / CURRENT}` is not a link to an identity") from error
+    number = number_of(target)
+    if number is None:
+        raise StorageRefused(f"`{path / CURRENT}` leads to `{target}`, which is no identity here")
+    return number
+
+
+def _exists(at: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=at, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _load(at: int, path: Path, number: int) -> Identity:
+    home = path / name_of(number)
+    try:
+        descriptor = disk.open_directory(name_of(number), at)
+    except OSError as error:
+        raise StorageRefused(
+            f"`{path / CURRENT}` leads to `{home}`, which cannot be used: {error.strerror}"
+        ) from error
+    try:
+        disk.check_directory(home, os.fstat(descriptor))
+        return _read(descriptor, path, home, number)
+    finally:
+        os.close(descriptor)
+
+
+def _read(at: int, path: Path, home: Path, number: int) -> Identity:
+    try:
+        content = disk.read(at, CONFIGURATION, home / CONFIGURATION, private=True)
+    except FileNotFoundError as error:
+        raise StorageRefused(f"`{home / CONFIGURATION}` is missing") from error
+    members = Members(home / CONFIGURATION, content)
+    token = _token(members)
+    for name in (CERTIFICATE, *([] if token else [PRIVATE_KEY])):
+        _check(at, name, home)
+    ca = home / CA if _exists(at, CA) else None
+    if ca is not None:
+        _check(at, CA, home)
+    return Identity(
+        path,
+        number,
+        home / CERTIFICATE,
+        None if token else home / PRIVATE_KEY,
+        token,
+        ca,
+        members.text("endpoint"),
+        members.number("port"),
+        members.optional_text("alpn"),
+        5 if members.number("mqttVersion") == 5 else 4,
+        members.optional_text("thingName"),
+        members.text("clientId"),
+        members.text("certificateId"),
+        members.text("template"),
+        members.texts("deviceConfiguration"),
+        members.values.get("answerLost") is True,
+        members.text("key"),
+        members.text("goal"),
+    )
+
+
+def _check(at: int, name: str, home: Path) -> None:
+    try:
+        status = os.stat(name, dir_fd=at, follow_symlinks=False)
+    except FileNotFoundError as error:
+        raise StorageRefused(f"`{home / name}` is missing") from error
+    disk.check_file(home / name, status, private=name == PRIVATE_KEY)
+
+
+def _token(members: Members) -> KeyOnToken | None:
+    if members.values.get("token") is None:
+        return None
+    token = members.texts("token")
+    try:
+        return KeyOnToken(
+            Path(token["module"]), token["label"], token["key"], Path(token["pinFile"])
+        )
+    except KeyError as error:
+        raise members.damaged("token") from error
+
+
+class Members:
+    """The members of a JSON file, by their types. Raises StorageRefused naming what is wrong."""
+
+    def __init__(self, path: Path, content: bytes) -> None:
+        self._path = path
+        try:
+            values = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise StorageRefused(f"`{path}` is damaged: it is not JSON") from error
+        if not isinstance(values, dict):
+            raise StorageRefused(f"`{path}` is damaged: it is not an object")
+        self.values: Mapping[str, Any] = values
+
+    def text(self, name: str) -> str:
+        """A text with characters in it."""
+        value = self.values.get(name)
+        if not isinstance(value, str) or not value:
+            raise self.damaged(name)
+        return value
+
+    def optional_text(self, name: str) -> str | None:
+        """None when it is null or missing."""
+        return None if self.values.get(name) is None else self.text(name)
+
+    def number(self, name: str) -> int:
+        """A number from 1 on."""
+        value = self.values.get(name)
+        if type(value) is not int or value < 1:
+            raise self.damaged(name)
+        return value
+
+    def texts(self, name: str) -> dict[str, str]:
+        """A map of text to text."""
+        value = self.values.get(name)
+        if not isinstance(value, dict) or not all(isinstance(each, str) for each in value.values()):
+            raise self.damaged(name)
+        return value
+
+    def damaged(self, name: str) -> StorageRefused:
+        """The error for a member that is not what it should be."""
+        return StorageRefused(f"`{name}` in `{self._path}` is damaged")

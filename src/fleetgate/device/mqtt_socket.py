@@ -46,7 +46,7 @@ class Watch:
     ``connack`` and ``disconnect`` are these packets when they have come; ``ended`` is how the
     stream ended, in words; ``too_large`` the size of the packet for which it was given up.
     `on_puback`, when it is set, is called with each PUBACK before the client reads it, and `on_end`
-    when the stream has ended, was given up, or brought a CONNACK that refuses.
+    once when the stream has ended, was given up, or brought a CONNACK that refuses.
     """
 
     def __init__(self, version: Version, max_packet_size: int) -> None:
@@ -67,6 +67,8 @@ class Watch:
         at = 0
         while at < len(data):
             if not self._left:
+                if self.connack is None and not self._packet and data[at] != _CONNACK << 4:
+                    self.end("the server did not answer with MQTT")
                 self._packet.append(data[at])
                 at += 1
                 self._measure()
@@ -99,14 +101,21 @@ class Watch:
     def _finish(self) -> None:
         packet = self._kept() if self._keep else None
         self._packet.clear()
-        if isinstance(packet, Connack) and self.connack is None:
-            self.connack = packet
-            if packet.reason_code:
-                self._end()
+        if self.connack is None:
+            self._begin(packet)
         elif isinstance(packet, Disconnect):
             self.disconnect = packet
         elif isinstance(packet, Puback) and self.on_puback is not None:
             self.on_puback(packet)
+
+    def _begin(self, packet: Packet | None) -> None:
+        """The first packet, which has to be CONNACK (MQTT 5 section 3.2)."""
+        if not isinstance(packet, Connack):
+            self.end("the server did not answer with MQTT")
+            return
+        self.connack = packet
+        if packet.reason_code:
+            self._end()
 
     @property
     def refused(self) -> bool:
@@ -120,8 +129,9 @@ class Watch:
         self._end()
 
     def _end(self) -> None:
-        if self.on_end is not None:
-            self.on_end()
+        told, self.on_end = self.on_end, None
+        if told is not None:
+            told()
 
     def _kept(self) -> Packet | None:
         try:

@@ -1,18 +1,22 @@
 """Fleet provisioning by claim: a device comes with a certificate that all its kind share, and
-leaves with one of its own.
+leaves with one of its own; and renewal: it comes with its own, and leaves with a new one.
 
-The steps, in order: ``prepare`` (look at the arguments, their files and the directory),
-``connect`` (with the claim certificate), ``subscribe`` (to all answers, before anything is asked),
-``create`` (the key and the certificate), ``store`` (both, on disk before the device is
-registered), ``register``, ``reconnect`` (with the new certificate, which proves that it works) and
-``finish`` (the configuration, which marks the identity as complete).
+The steps, in order: ``prepare`` (look at the arguments, their files and the directory, and make the
+key), ``connect`` (with the claim certificate), ``create`` (the certificate), ``store`` (on disk,
+before the device is registered), ``register``, ``reconnect`` (with the new certificate, which
+proves that it works) and ``finish`` (the configuration, and the switch that makes the identity the
+active one). What is refused while topics are subscribed to has ``subscribe`` as its step.
 
-When a step fails nothing is undone on the server: creating is not idempotent, and a certificate
-that was not registered is deleted there by itself. One that was registered stays, with its thing:
-when only ``reconnect`` or ``finish`` failed, `provision` called again for the same skips what is
-done, connects with the key and certificate on disk and finishes; it makes another certificate only
-after the directory was removed. What is on disk is described in :mod:`fleetgate.device.identity`:
-after any failure, `provision` may simply be called again.
+When a step fails nothing is undone, and nothing is lost: `provision` and `renew` called again for
+the same go on where they ended, whether they raised, were killed or lost their power. What is
+remembered, and what follows from it, is told in :mod:`fleetgate.device.journal`; what is on disk in
+:mod:`fleetgate.device.identity`. A certificate that was never registered is deleted by the server
+when its token ends; one that was stays, with its thing, and is tried again by the next run for the
+same. :func:`abandon` forgets it.
+
+Time. Each wait is bounded by the endpoint's and the terms' time-outs; a step that may be repeated
+is, within the bounds of `retries`: connecting, subscribing, time-outs, a lost connection, and
+answers with status code 429 or from 500 on. Other refusals end the run at once.
 
 Source: AWS IoT Core Developer Guide, "Provisioning devices that don't have device certificates
 using fleet provisioning" (provisioning by claim).
@@ -20,319 +24,387 @@ using fleet provisioning" (provisioning by claim).
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import secrets
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, get_args
 
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from fleetgate.device import credentials as files
+from fleetgate.device import directory, disk, identity, journal, keys, protocol, tls
+from fleetgate.device.disk import Disk
+from fleetgate.device.endpoint import AnyCredentials, Credentials, Endpoint
+from fleetgate.device.errors import BadRequest, Step, StorageRefused
+from fleetgate.device.exchange import Terms
+from fleetgate.device.identity import Identity
+from fleetgate.device.journal import TOKEN_SECONDS, Goal, Purpose
+from fleetgate.device.journey import Journey
+from fleetgate.device.keys import KeyKind
+from fleetgate.device.mqtt_client import MqttClient
+from fleetgate.device.plan import Connect, Key, Plan
+from fleetgate.device.retry import Retries, Surroundings
+from fleetgate.device.steps import Progress, Steps
 
-from fleetgate.device import credentials, identity, protocol, registration, tls
-from fleetgate.device.connection import DeviceConnection, connect
-from fleetgate.device.errors import (
-    BadAnswer,
-    BadRequest,
-    ConnectionFailed,
-    ProvisioningError,
-    Step,
-)
-from fleetgate.device.identity import IdentityDirectory
-from fleetgate.device.protocol import Issued, Operation, PayloadFormat
-from fleetgate.device.registration import Goal, Registration
-from fleetgate.mqtt.packets import Version
-from fleetgate.names import certificate_id
+__all__ = [
+    "Connect",
+    "Key",
+    "Progress",
+    "Provisioned",
+    "Retries",
+    "Surroundings",
+    "abandon",
+    "provision",
+    "provision_async",
+    "renew",
+    "renew_async",
+]
 
-Progress: TypeAlias = Callable[[Step, str], None]
-"""Called when a step begins, with its name and a sentence about it."""
-
-_FIRST_PAUSE = 0.25  # seconds before the second attempt to use the new certificate; then doubled
+_TERMS = Terms()
+_RETRIES = Retries()
+_AROUND = Surroundings()
+_DISK = Disk()
+_KEYS = {*get_args(KeyKind), "server"}
 
 
 @dataclass(frozen=True, slots=True)
 class Provisioned:
-    """A new identity, proven by a connection.
+    """The active identity, proven by a connection.
 
-    ``thing_name`` is None when the template makes no thing. ``client_id`` is the one it connected
-    with. ``files`` are what was written, by name; ``seconds`` how long each step took.
+    ``seconds`` is how long each step of this run took. ``already`` says that there was nothing to
+    do: a former run for the same had finished, and no connection was made.
     """
 
-    thing_name: str | None
-    certificate_id: str
-    client_id: str
-    device_configuration: dict[str, str]
-    files: dict[str, Path]
+    identity: Identity
     seconds: dict[Step, float]
+    already: bool = False
+
+    @property
+    def thing_name(self) -> str | None:
+        """None when the template makes no thing."""
+        return self.identity.thing_name
+
+    @property
+    def certificate_id(self) -> str:
+        """The id of the new certificate."""
+        return self.identity.certificate_id
+
+    @property
+    def client_id(self) -> str:
+        """The one it connected with."""
+        return self.identity.client_id
+
+    @property
+    def device_configuration(self) -> dict[str, str]:
+        """What the template had for the device."""
+        return self.identity.device_configuration
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The paths to give to other programs, which stay the same; by name."""
+        missing = {
+            identity.PRIVATE_KEY: self.identity.key is None,
+            identity.CA: self.identity.ca is None,
+        }
+        return {
+            name: self.identity.directory / name for name in identity.FILES if not missing.get(name)
+        }
 
 
 def provision(
-    endpoint: str,
-    port: int,
-    ca: Path | str,
-    claim_cert: Path | str,
-    claim_key: Path | str,
+    endpoint: Endpoint,
+    claim: AnyCredentials,
     template: str,
     parameters: Mapping[str, str],
     out: Path | str,
     *,
-    keys: bool = False,
-    payload_format: PayloadFormat = "json",
-    mqtt_version: Version = 5,
+    key: Key = "P-256",
+    subject: str | None = None,
     client_id: str | None = None,
-    alpn: str | None = None,
-    timeout: float = 10.0,
+    own_client_id: str | None = None,
+    terms: Terms = _TERMS,
+    retries: Retries = _RETRIES,
+    token_seconds: float = TOKEN_SECONDS,
+    connect: Connect | None = None,
     progress: Progress | None = None,
+    stop: threading.Event | None = None,
+    around: Surroundings = _AROUND,
+    calls: Disk = _DISK,
 ) -> Provisioned:
     """Get this device its own identity and put it into the directory `out`.
 
-    `endpoint` and `port` are of the MQTT server; `ca`, `claim_cert` and `claim_key` are PEM
-    files. `template` is the name of the provisioning template and `parameters` what it asks for.
+    `claim` is what to connect to `endpoint` with. `template` is the name of the provisioning
+    template and `parameters` what it asks for.
 
-    The key (EC P-256) is made here and never leaves `out`; with `keys` the server makes it (RSA
-    2048) and sends it. `client_id` is the one for the claim connection, by default a random one.
-    The new identity connects with the name of its thing as client id, or with the former when
-    there is none. `timeout` (seconds) bounds each single wait; the new identity's connection is
-    tried again within it, because a server may need a moment to know the certificate everywhere.
+    `key` is the kind of the key, which is made here and never leaves `out`; a key on a PKCS#11
+    token, which signs; or ``"server"``: the server makes it (RSA 2048) and sends it. `subject` is
+    that of the signing request (``CN=lamp-1,O=Example``), by default the client id.
 
-    `out` is made (mode 0700) when it is missing, and has ``private.key`` (0600),
-    ``certificate.pem``, ``ca.pem`` and ``config.json`` in the end. A complete identity in it is
-    never replaced. One that was left half-finished is replaced when it was not registered, and
-    finished when it was; for another endpoint, template or parameters that is refused.
+    `client_id` is the one for the claim's connection, by default a random one; `own_client_id` the
+    one of the new identity, by default the name of its thing, or `client_id` when there is none.
+    `token_seconds` is how long the server's ownership tokens live. `connect` is that of an adapter
+    (paho-mqtt's, or awscrt's for a key on a token). `progress` is called with each step. When
+    `stop` is set, it ends before the next step, and goes on when it is called again.
 
-    Raises ProvisioningError: its class says what went wrong, ``step`` where.
+    `out` is made (mode 0700) when it is missing. A complete identity in it is never replaced: when
+    it was made for the same endpoint, template and parameters it is returned and nothing is done,
+    else StorageRefused. The claim's files are never written to, and its key must not be readable
+    by others.
+
+    Raises ProvisioningError: its class says what went wrong, ``step`` where, ``retry`` whether it
+    may be called again with hope.
     """
-    steps = _Steps(progress)
-    claim_client = client_id or f"fleetgate-{secrets.token_hex(8)}"
-    goal = Goal(endpoint, port, template, parameters)
-    dial = partial(connect, endpoint, port, ca=ca, version=mqtt_version, alpn=alpn, timeout=timeout)
+    steps = Steps(progress, around.monotonic)
     with ExitStack() as cleanup:
         with steps("prepare", f"preparing `{out}`"):
-            create = _create_operation(keys, payload_format)
-            register = protocol.register_thing(template, payload_format)
-            _check_parameters(parameters)
-            authorities = _read_authorities(ca)
-            tls.check(ca, claim_cert, claim_key)
-            directory = cleanup.enter_context(identity.open_directory(Path(out)))
-            directory.check([Path(ca), Path(claim_cert), Path(claim_key)])
-            device = registration.recall(directory, goal)
-        if device is None:
-            claim = partial(dial, certificate=claim_cert, key=claim_key, client_id=claim_client)
-            device = _register(
-                steps, claim, claim_client, create, register, directory, goal, keys, timeout
+            goal = _goal("provision", endpoint, template, parameters)
+            authorities: bytes | None = None
+            if not Path(out).exists():  # else the claim may not be needed any more, and be gone
+                authorities = _authorities(endpoint)
+                _check_claim(endpoint, claim, retries)
+            name = f"fleetgate-{secrets.token_hex(8)}" if client_id is None else client_id
+            of_csr = None if subject is None else keys.subject_of(subject)
+            _check(key, name, own_client_id, terms, token_seconds, template)
+            place = cleanup.enter_context(directory.open_directory(Path(out), calls))
+            place.check(_strangers(endpoint, claim))
+            found = place.journal()
+            if place.current() is not None and (found is None or found.goal.purpose == "renew"):
+                same = _same(identity.load(out), _digest(goal))
+                return Provisioned(same, steps.seconds, already=True)
+            if found is None or found.registration is None:
+                retries = _check_claim(endpoint, claim, retries)
+            plan = Plan(
+                goal,
+                _digest(goal),
+                endpoint,
+                authorities or _authorities(endpoint),
+                claim,
+                name,
+                own_client_id,
+                parameters,
+                key,
+                of_csr,
+                None,
+                terms,
+                retries,
+                token_seconds,
             )
-            which = "the new certificate"
-        else:
-            which = "the certificate that is registered already"
-        with steps("reconnect", f"connecting as `{device.client_id}` with {which}"):
-            own = partial(
-                dial,
-                certificate=directory.path / identity.CERTIFICATE,
-                key=directory.path / identity.PRIVATE_KEY,
-                client_id=device.client_id,
-            )
-            _prove(own, device, directory, timeout)
-        with steps("finish", f"writing `{identity.CONFIGURATION}`"):
-            files = _finish(directory, goal, device, authorities)
-    return Provisioned(
-        device.thing_name,
-        device.certificate_id,
-        device.client_id,
-        device.device_configuration,
-        files,
-        steps.seconds,
-    )
+            adapter = connect or _adapter(key, claim)
+            journey = Journey(plan, place, adapter, steps, around, stop)
+            journey.prepare()
+        journey.run()
+        return Provisioned(identity.load(out), steps.seconds)
 
 
-def _register(
-    steps: _Steps,
-    dial: Callable[[], DeviceConnection],
-    client_id: str,
-    create: Operation,
-    register: Operation,
-    directory: IdentityDirectory,
-    goal: Goal,
-    keys: bool,
-    timeout: float,
-) -> Registration:
-    """The steps with the claim, from ``connect`` to ``register``."""
+def renew(
+    out: Path | str,
+    template: str,
+    parameters: Mapping[str, str],
+    *,
+    endpoint: Endpoint | None = None,
+    keep_key: bool = False,
+    key: Key = "P-256",
+    subject: str | None = None,
+    client_id: str | None = None,
+    own_client_id: str | None = None,
+    terms: Terms = _TERMS,
+    retries: Retries = _RETRIES,
+    token_seconds: float = TOKEN_SECONDS,
+    connect: Connect | None = None,
+    progress: Progress | None = None,
+    stop: threading.Event | None = None,
+    around: Surroundings = _AROUND,
+    calls: Disk = _DISK,
+) -> Provisioned:
+    """Get the identity in the directory `out` a new certificate, by its present one.
+
+    The present certificate's policy has to allow what a claim's does, for `template`. The new
+    identity becomes the active one, in one step, when it has connected; until then, and whatever
+    happens, the present one is. It is kept on disk until the next renewal; what becomes of its
+    certificate on the server is for the server's owner to say.
+
+    `endpoint` is that of the present identity when it is left out; a proxy has to be given. With
+    `keep_key` the new certificate is for the present key, in its file or on its token, else for
+    one as `key` says. `client_id` is that of the present identity by default: an application that
+    is connected with it meanwhile is disconnected by the server. The others are as for
+    :func:`provision`.
+
+    A renewal that was interrupted is gone on with when it is called again for the same. Raises
+    NoIdentity when there is no identity, and ProvisioningError.
+    """
+    steps = Steps(progress, around.monotonic)
     with ExitStack() as cleanup:
-        with steps("connect", f"connecting to `{goal.endpoint}:{goal.port}` as `{client_id}`"):
-            claim = cleanup.enter_context(dial())
-        with steps("subscribe", "subscribing to the answers"):
-            topics = [topic for each in (create, register) for topic in _answers(each)]
-            claim.subscribe(topics, timeout=timeout)
-        with steps("create", f"asking for a certificate on `{create.request}`"):
-            own_key = None if keys else ec.generate_private_key(ec.SECP256R1())
-            request = protocol.csr_request(_csr(own_key, client_id)) if own_key else {}
-            values = _ask(claim, create, request, timeout)
-            issued = protocol.issued(create, values, with_key=keys)
-            key_pem = _check_issued(create, issued, own_key)
-        with steps("store", f"storing key and certificate {issued.certificate_id}"):
-            registration.begin(directory, goal, issued)
-            directory.write(identity.PRIVATE_KEY, key_pem)
-            directory.write(identity.CERTIFICATE, issued.certificate_pem)
-        with steps("register", f"registering on `{register.request}`"):
-            request = protocol.register_request(issued.ownership_token, goal.parameters)
-            answer = protocol.registered(register, _ask(claim, register, request, timeout))
-            device = Registration(
-                answer.thing_name,
-                issued.certificate_id,
-                answer.thing_name or client_id,
-                answer.device_configuration,
+        with steps("prepare", f"preparing `{out}`"):
+            _check(key, client_id, own_client_id, terms, token_seconds, template)
+            identity.load(out)  # NoIdentity before anything is made
+            place = cleanup.enter_context(directory.open_directory(Path(out), calls))
+            place.check([])
+            present = identity.load(out)
+            found = place.journal()
+            finished = found is not None and found.number == present.number
+            if found is not None and finished:  # all but forgetting the journal was done
+                place.remove_identities(but=(found.previous,))
+                place.forget_journal()
+            endpoint = endpoint or present.endpoint()
+            plan = Plan(
+                _goal("renew", endpoint, template, parameters),
+                present.goal,
+                endpoint,
+                _authorities(endpoint),
+                present.credentials,
+                present.client_id if client_id is None else client_id,
+                own_client_id,
+                parameters,
+                "kept" if keep_key else key,
+                None if subject is None else keys.subject_of(subject),
+                present,
+                terms,
+                retries,
+                token_seconds,
             )
-            registration.remember(directory, device)
-    return device
+            if found is not None and finished and found.goal == plan.goal:
+                return Provisioned(present, steps.seconds, already=True)
+            adapter = connect or _adapter(plan.key, present.credentials)
+            journey = Journey(plan, place, adapter, steps, around, stop)
+            journey.prepare()
+        journey.run()
+        return Provisioned(identity.load(out), steps.seconds)
 
 
-def _finish(
-    directory: IdentityDirectory, goal: Goal, device: Registration, authorities: str
-) -> dict[str, Path]:
-    """Complete the identity; its files by name."""
-    directory.write(identity.CA, authorities)
-    directory.write_json(
-        identity.CONFIGURATION,
-        {
-            "thingName": device.thing_name,
-            "certificateId": device.certificate_id,
-            "clientId": device.client_id,
-            "endpoint": goal.endpoint,
-            "port": goal.port,
-            "template": goal.template,
-            "deviceConfiguration": device.device_configuration,
-        },
-    )
-    directory.finish()
-    names = (identity.PRIVATE_KEY, identity.CERTIFICATE, identity.CA, identity.CONFIGURATION)
-    return {name: directory.path / name for name in names}
+def abandon(out: Path | str, *, calls: Disk = _DISK) -> bool:
+    """Forget a journey in the directory `out` that was not finished; whether there was one.
+
+    The active identity stays. What was registered stays so on the server, but nobody has its key
+    any more. Raises StorageRefused.
+    """
+    path = Path(out)
+    if not path.exists():
+        return False
+    with directory.open_directory(path, calls) as place:
+        place.check([])
+        found = place.journal()
+        if found is None:
+            return False
+        place.remove_identities(but=(found.previous,))
+        place.forget_journal()
+    return True
 
 
-class _Steps:
-    """Times the steps, tells of them, and puts their names on errors."""
+async def provision_async(*arguments: Any, **options: Any) -> Provisioned:
+    """As :func:`provision`, in a thread, for use from asyncio.
 
-    def __init__(self, progress: Progress | None) -> None:
-        self.seconds: dict[Step, float] = {}
-        self._progress = progress
-
-    @contextmanager
-    def __call__(self, step: Step, sentence: str) -> Iterator[None]:
-        if self._progress is not None:
-            self._progress(step, sentence)
-        begin = time.monotonic()
-        try:
-            yield
-        except ProvisioningError as error:
-            error.at(step)
-            raise
-        finally:
-            self.seconds[step] = time.monotonic() - begin
+    `progress` is called on that thread. When it is cancelled it stops before the next step, which
+    is waited for, and goes on when it is called again.
+    """
+    return await _in_thread(partial(provision, *arguments), options)
 
 
-def _create_operation(keys: bool, payload_format: PayloadFormat) -> Operation:
-    if keys:
-        return protocol.create_keys_and_certificate(payload_format)
-    return protocol.create_certificate_from_csr(payload_format)
+async def renew_async(*arguments: Any, **options: Any) -> Provisioned:
+    """As :func:`renew`, in a thread; see :func:`provision_async`."""
+    return await _in_thread(partial(renew, *arguments), options)
 
 
-def _check_parameters(parameters: Mapping[Any, Any]) -> None:
+async def _in_thread(call: Callable[..., Provisioned], options: dict[str, Any]) -> Provisioned:
+    stop = options.setdefault("stop", threading.Event())
+    running = asyncio.ensure_future(asyncio.to_thread(call, **options))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        stop.set()
+        await asyncio.wait([running])
+        if not running.cancelled():
+            running.exception()  # it is known: it was stopped
+        raise
+
+
+# --- the arguments ---
+
+
+def _goal(
+    purpose: Purpose, endpoint: Endpoint, template: str, parameters: Mapping[Any, Any]
+) -> Goal:
     for name, value in parameters.items():
         if not isinstance(name, str) or not isinstance(value, str):
-            raise BadRequest(f"the parameter `{name}` is not a text: `{value!r:.80}`")
+            raise BadRequest(f"the parameter `{name!s:.80}` is not a text: {type(value).__name__}")
+    return Goal(purpose, endpoint.host, endpoint.port, template, journal.digest(parameters))
 
 
-def _read_authorities(ca: Path | str) -> str:
-    content = credentials.read(ca, "the authorities in")
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ConnectionFailed(
-            f"the authorities in `{ca}` cannot be used: a PEM file is wanted, and this is no text"
-        ) from error
+def _digest(goal: Goal) -> str:
+    text = "\0".join((goal.endpoint, str(goal.port), goal.template, goal.parameters))
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
-def _answers(operation: Operation) -> tuple[str, str]:
-    return operation.accepted, operation.rejected
+def _authorities(endpoint: Endpoint) -> bytes | None:
+    if endpoint.ca is None:
+        return None
+    files.explain_authorities(endpoint.ca)
+    return files.read(endpoint.ca, "the authorities in")
 
 
-def _ask(
-    claim: DeviceConnection, operation: Operation, request: Mapping[str, Any], timeout: float
-) -> dict[str, Any]:
-    payload = protocol.encode(operation.payload_format, request)
-    claim.publish(operation.request, payload, timeout=timeout)
-    answer = claim.wait(_answers(operation), timeout=timeout)
-    return protocol.read(operation, answer.topic, answer.payload)
-
-
-def _csr(key: ec.EllipticCurvePrivateKey, client_id: str) -> str:
-    # A common name has at most 64 bytes (RFC 5280 appendix A.1). It means nothing to the server.
-    name = client_id.encode("utf-8")[:64].decode("utf-8", "ignore")
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    request = x509.CertificateSigningRequestBuilder(subject).sign(key, hashes.SHA256())
-    return request.public_bytes(serialization.Encoding.PEM).decode("ascii")
-
-
-def _check_issued(
-    create: Operation, issued: Issued, own_key: ec.EllipticCurvePrivateKey | None
-) -> str:
-    """The private key as PEM. Raises BadAnswer unless key, certificate and id fit together."""
-    try:
-        certificate = x509.load_pem_x509_certificate(issued.certificate_pem.encode("utf-8"))
-        if own_key is None:
-            text = issued.private_key or ""
-            key = serialization.load_pem_private_key(text.encode("utf-8"), None)
-            public_key = key.public_key()
-        else:
-            text = own_key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            ).decode("ascii")
-            public_key = own_key.public_key()
-        same_key = certificate.public_key() == public_key
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
-        raise BadAnswer(
-            f"the certificate or key in the answer cannot be read: {error}", topic=create.accepted
-        ) from error
-    if not same_key:
-        raise BadAnswer("the certificate in the answer is for another key", topic=create.accepted)
-    of_certificate = certificate_id(certificate.public_bytes(serialization.Encoding.DER))
-    if issued.certificate_id != of_certificate:
-        raise BadAnswer(
-            f"`certificateId` in the answer is `{issued.certificate_id[:80]}`, but that of the "
-            f"certificate is {of_certificate}",
-            topic=create.accepted,
-        )
-    return text
-
-
-def _prove(
-    dial: Callable[[], DeviceConnection],
-    device: Registration,
-    directory: IdentityDirectory,
-    timeout: float,
+def _check(
+    key: object,
+    client_id: object,
+    own_client_id: object,
+    terms: Terms,
+    token_seconds: float,
+    template: str,
 ) -> None:
-    """Connect with the new identity and exchange a packet, trying again until `timeout`."""
-    deadline = time.monotonic() + timeout
-    pause = _FIRST_PAUSE
-    while True:
-        try:
-            with dial() as connection:
-                connection.ping(timeout=timeout)
-            return
-        except ProvisioningError as error:
-            if time.monotonic() + pause >= deadline:
-                raise ConnectionFailed(
-                    f"the device is registered ({device}) and stays so, but it does not connect. "
-                    "Run this again to try its certificate again, or remove the directory "
-                    f"`{directory.path}` to start again with another one. What happened: "
-                    f"{error.message}",
-                    waited=timeout,
-                ) from error
-        time.sleep(pause)
-        pause *= 2
+    protocol.register_thing(template, terms.payload_format)
+    if isinstance(key, identity.KeyOnToken):
+        disk.check_secret(key.pin_file, "the PIN in")
+    elif key not in _KEYS:
+        raise BadRequest(f"`{key!s:.80}` is no kind of key: {', '.join(get_args(KeyKind))}")
+    if not token_seconds > 0:
+        raise BadRequest(f"a token lives longer than {token_seconds!r:.80} seconds")
+    for name, value in (("client_id", client_id), ("own_client_id", own_client_id)):
+        if value is not None and (not isinstance(value, str) or not value):
+            raise BadRequest(f"`{name}` is {value!r:.80}, no text with characters in it")
+
+
+def _check_claim(endpoint: Endpoint, claim: AnyCredentials, retries: Retries) -> Retries:
+    """Raises ConnectionFailed and StorageRefused; the retries that the claim's files allow."""
+    if not isinstance(claim, Credentials):
+        disk.check_secret(Path(claim.pin_file), "the PIN in")
+        return retries
+    disk.check_key(Path(claim.key))
+    if files.has_pipe([claim.certificate, claim.key]):
+        return replace(retries, attempts=1)  # it can be read once
+    if endpoint.ca is not None and not files.has_pipe([endpoint.ca]):
+        tls.check(endpoint.ca, claim.certificate, claim.key)
+    return retries
+
+
+def _strangers(endpoint: Endpoint, claim: AnyCredentials) -> list[Path]:
+    found = [Path(claim.certificate)]
+    if isinstance(claim, Credentials):
+        found.append(Path(claim.key))
+    return found if endpoint.ca is None else [*found, Path(endpoint.ca)]
+
+
+def _same(present: Identity, goal: str) -> Identity:
+    if present.goal == goal:
+        return present
+    whose = "" if present.thing_name is None else f"thing `{present.thing_name}`, "
+    raise StorageRefused(
+        f"`{present.directory}` already holds a complete identity ({whose}certificate "
+        f"{present.certificate_id}) for another endpoint, template or parameters; it is never "
+        "replaced: choose another directory, or move it away"
+    )
+
+
+def _adapter(key: object, by: AnyCredentials) -> Connect:
+    if isinstance(key, identity.KeyOnToken) or not isinstance(by, Credentials):
+        from fleetgate.device import awscrt_client
+
+        return awscrt_client.connect
+    return _paho
+
+
+def _paho(endpoint: Endpoint, credentials: AnyCredentials, client_id: str) -> MqttClient:
+    from fleetgate.device import paho_client
+
+    return paho_client.connect(endpoint, credentials, client_id)

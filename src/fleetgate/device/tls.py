@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import ssl
+import sys
 from typing import TypeVar
 
 from fleetgate.device import credentials
@@ -21,8 +22,12 @@ _WRONG_NAME = {62, 64}  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MI
 # what OpenSSL finds in a first record that is no TLS, by the bytes it happens to have
 _NO_TLS = {"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"}
 
-_STRICT = ssl.create_default_context().verify_flags
-"""What this version of Python holds to be right, as :func:`ssl.create_default_context` sets it."""
+_BY_ITS_NAME = "connect by one of its names (Fleetgate has those of `--host-name`)"
+
+_STRICT = ssl.VerifyFlags(0)
+"""As :func:`ssl.create_default_context` has it, which would load all authorities of the system."""
+if sys.version_info >= (3, 13):
+    _STRICT = ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VERIFY_X509_STRICT
 
 _MARKS = re.compile(r"^\[[^]]*\] | \(_ssl\.c:\d+\)$")  # round the words of OpenSSL
 
@@ -151,14 +156,13 @@ def handshake_failed(error: Exception, endpoint: Endpoint) -> ConnectionFailed:
 def _explain_handshake(error: Exception, host: str) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         if error.verify_code in _WRONG_NAME:
-            return (
-                f"`{host}` is not among the names of the server's certificate; connect by one of "
-                "its names (Fleetgate puts those of `--host-name` into it)"
-            )
+            return f"`{host}` is not among the names of the server's certificate; {_BY_ITS_NAME}"
         return (
             f"the server's certificate is not trusted ({error.verify_message}); "
             "is it the right server, and the right file of authorities?"
         )
+    if isinstance(error, ssl.SSLError) and "UNRECOGNIZED_NAME" in (error.reason or ""):
+        return f"the server says that it is not `{host}` ({explain(error)}); {_BY_ITS_NAME}"
     if isinstance(error, ssl.SSLError) and error.reason in _NO_TLS:
         return "the server does not speak TLS on this port; is it the port for MQTT over TLS?"
     if isinstance(error, ssl.SSLEOFError | ConnectionResetError):
@@ -170,8 +174,12 @@ def explain(error: Exception) -> str:
     """What an error of a socket or of OpenSSL means, in words."""
     if isinstance(error, ssl.SSLError):
         words = _MARKS.sub("", str(error))
-        refused = "ALERT" in (error.reason or "")
-        return f"the server refused the TLS connection ({words})" if refused else words
+        reason = error.reason or ""
+        if "ALERT" not in reason:
+            return words
+        about = "CERTIFICATE" in reason or "UNKNOWN_CA" in reason
+        hint = "; is this device's certificate one that it knows?" if about else ""
+        return f"the server refused the TLS connection ({words}){hint}"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error)

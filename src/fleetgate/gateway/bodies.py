@@ -33,11 +33,13 @@ class Body:
     """The body of a request, which is awaited only when it is asked for.
 
     `awaited` says that the caller waits for 100 (RFC 9110 section 10.1.1), which `part` sends.
+    `limit` is how many bytes it may have, once that is known.
     """
 
     receive: Receive
     awaited: bool
     ended: bool = False
+    limit: int = MAX_BODY
     large: int = 0
     """Bytes of it that are counted as those of a large body."""
 
@@ -81,6 +83,7 @@ class Bodies:
         """
         parts: list[bytes] = []
         size = kept = 0
+        sent.limit = limit
         try:
             while not sent.ended and size <= limit + MAX_THROWN_AWAY:
                 part = await sent.part()

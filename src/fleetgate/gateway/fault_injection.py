@@ -33,6 +33,7 @@ from fleetgate.gateway.faults import Chosen, Faults
 from fleetgate.gateway.outgoing import Outgoing
 from fleetgate.gateway.reserved import encode_rejected
 from fleetgate.gateway.services import ProvisioningRequest, Reply
+from fleetgate.gateway.tls import State
 from fleetgate.mqtt.connection import Connection
 from fleetgate.mqtt.packets import Connack, Packet, Puback, Publish, Suback, Subscribe
 from fleetgate.mqtt.reasons import Reason
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 
 _LEAVES: Final = 0.05
 """Seconds for what was written to leave before the connection is reset."""
+_LOOK: Final = 0.25
+"""Seconds between two looks whether a client still waits."""
 _HELD: Final = 1 << 20
 """Bytes that a held line keeps; then the connection ends, as one whose client does not read."""
 
@@ -53,7 +56,7 @@ async def connecting(faults: Faults, connection: MqttConnection) -> bool:
     for each in faults.at(_event(connection, CONNECT, REQUEST)):
         match each.do:
             case "delay":
-                await asyncio.sleep(each.seconds)
+                await _wait(connection, each.seconds)
             case "refuse":
                 raise ProtocolError(each.fault.code, each.cause)
             case "drop":
@@ -110,7 +113,7 @@ async def carry_out(
         match each.do:
             case "delay":
                 async with request.aside():
-                    await asyncio.sleep(each.seconds)
+                    await _wait(connection, each.seconds)
             case "throttle" | "reject":
                 return _rejected(request, form, each)
             case "clock-skew":
@@ -147,7 +150,7 @@ async def send(
     for each in faults.at(_event(connection, operation, REPLY, template)):
         match each.do:
             case "delay":
-                await asyncio.sleep(each.seconds)
+                await _wait(connection, each.seconds)
             case "throttle" | "reject":
                 reply = _rejected(request, form, each)
             case "garbage":
@@ -169,7 +172,7 @@ async def send(
                 return
     await deliver(request, reply)
     for _ in range(copies - 1):
-        await asyncio.sleep(pause)
+        await _wait(connection, pause)
         await deliver(request, reply)
     for each in faults.at(_event(connection, operation, AFTER, template)):
         end_after(connection, each)
@@ -310,8 +313,9 @@ class FaultyOutgoing(Outgoing):
     def _cut(self, packet: Packet) -> None:
         """Send the first half of a packet, and nothing behind it."""
         data = self._core.send(packet)
-        self.flush()
-        self._tls.write(data[: max(1, len(data) // 2)])
+        if not self._holds:
+            self.flush()
+            self._tls.write(data[: max(1, len(data) // 2)])
         self._hold(None)
 
     def _hold(self, seconds: float | None) -> None:
@@ -326,6 +330,17 @@ class FaultyOutgoing(Outgoing):
         if self._holds:
             self._holds -= 1
             self.flush()
+
+
+async def _wait(connection: MqttConnection, seconds: float) -> None:
+    """Wait so long, but not much longer than the client is there."""
+    clock = connection.services.clock
+    until = clock() + seconds
+    while connection.tls.state is State.OPEN:
+        left = until - clock()
+        if left <= 0:
+            return
+        await asyncio.sleep(min(left, _LOOK))
 
 
 def _event(connection: MqttConnection, on: str, moment: str, template: str = "") -> Event:

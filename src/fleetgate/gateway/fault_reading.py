@@ -139,6 +139,10 @@ _RULES: Final[Mapping[str, _Rule]] = MappingProxyType(
             lambda do, _on, moment, _table: do not in ("disconnect", "reset") or moment == AFTER,
             f"is for the moment `{AFTER}` alone; a `delay` before it does the same elsewhere",
         ),
+        "code": _Rule(
+            lambda do, on, moment, _table: do == "refuse" or on != CONNECT or moment == AFTER,
+            f"is for the moment `{AFTER}` alone: before CONNACK nobody says DISCONNECT",
+        ),
         "members": _Rule(
             lambda _do, _on, _moment, table: table.get("kind") == "missing-members",
             "is for the kind `missing-members` alone",

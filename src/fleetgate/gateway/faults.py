@@ -195,7 +195,7 @@ class Faults:
         further = ""
         if event.template:
             noted["template"] = event.template
-            further += f" template={event.template}"
+            further += f" template={shown(event.template)}"
         if event.topic:
             noted["topic"] = event.topic
             further += f" topic={shown(event.topic)}"

@@ -9,9 +9,10 @@ a time is bounded too (bodies.py).
 from __future__ import annotations
 
 from fleetgate.domain.limits import Limits
+from fleetgate.errors import RequestEntityTooLargeException
 from fleetgate.gateway.bodies import MAX_BODY
 from fleetgate.operations.caller import Caller
-from fleetgate.operations.function_calls import MAX_EVENT
+from fleetgate.operations.function_calls import MAX_EVENT, too_large
 
 _ACTIONS = {
     "CreateFunction": "lambda:CreateFunction",
@@ -28,3 +29,8 @@ def room(limits: Limits, caller: Caller, operation: str) -> int:
     if operation == "Invoke":
         return MAX_EVENT
     return 4 * ((limits.function_code + 2) // 3) + MAX_BODY  # base64, and the other members
+
+
+def told(error: RequestEntityTooLargeException, limit: int) -> RequestEntityTooLargeException:
+    """The refusal of a body that may have `limit` bytes, in Lambda's words for an event."""
+    return too_large(limit) if limit == MAX_EVENT else error

@@ -33,6 +33,7 @@ from fleetgate.errors import (
     AccessDeniedException,
     InternalFailureException,
     NotImplementedException,
+    RequestEntityTooLargeException,
     ResourceNotFoundException,
     ServiceError,
     UnknownOperationException,
@@ -146,9 +147,12 @@ class Rest:
         ]
         request = Request(scope, path, fields, headers)
         now = self.services.now()
-        known = await self.authentication.authenticate(
-            request, sent, now, partial(self._room, request)
-        )
+        try:
+            known = await self.authentication.authenticate(
+                request, sent, now, partial(self._room, request)
+            )
+        except RequestEntityTooLargeException as error:
+            raise large_bodies.told(error, sent.limit) from None
         service = self._service(request, known)
         caller = known.caller
         call = Call(
@@ -179,7 +183,12 @@ class Rest:
         params = restjson.decode_request(operation, labels, fields, dict(headers), known.body)
         del known  # the body: what an upload holds is in memory once
         result = await invoke(call, service, operation, params)
-        return restjson.encode_response(operation, result)
+        status, answered, body = restjson.encode_response(operation, result)
+        if service == LAMBDA and "content-type" in answered:
+            # of what a function answers, too; an event that is not awaited has no answer
+            answered.pop("content-type")
+            answered |= {"content-type": "application/json"} if body else {}
+        return status, answered, body
 
     def _route(self, service: str, request: Request) -> tuple[Operation, dict[str, str]]:
         """The operation a request is for. Raises UnknownOperationException."""

@@ -1,12 +1,13 @@
-"""What the command line makes of its arguments."""
+"""What options for devices mean."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from fleetgate.cli import _endpoint
+from fleetgate.device.options import endpoint_of, parameters_of
 from fleetgate.errors import Error
-from fleetgate.template_commands import parameters_of
 
 
 @pytest.mark.parametrize(
@@ -22,7 +23,7 @@ from fleetgate.template_commands import parameters_of
     ],
 )
 def test_an_endpoint_is_a_host_and_maybe_a_port(text: str, host: str, port: int) -> None:
-    assert _endpoint(text) == (host, port)
+    assert endpoint_of(text) == (host, port)
 
 
 @pytest.mark.parametrize(
@@ -35,7 +36,7 @@ def test_an_endpoint_is_a_host_and_maybe_a_port(text: str, host: str, port: int)
 )
 def test_an_endpoint_that_is_none_is_refused_with_the_rule(text: str) -> None:
     with pytest.raises(Error) as caught:
-        _endpoint(text)
+        endpoint_of(text)
     assert caught.value.message == (
         f"--endpoint `{text}`: HOST or HOST:PORT is expected, without a scheme such as `https://`"
     )
@@ -44,7 +45,7 @@ def test_an_endpoint_that_is_none_is_refused_with_the_rule(text: str) -> None:
 @pytest.mark.parametrize("port", ["0", "65536", "88831", "9" * 5000])
 def test_a_port_out_of_range_is_refused_with_the_range(port: str) -> None:
     with pytest.raises(Error) as caught:
-        _endpoint(f"localhost:{port}")
+        endpoint_of(f"localhost:{port}")
     assert "the port has to be from 1 to 65535" in caught.value.message
     assert len(caught.value.message) < 200
 
@@ -57,3 +58,14 @@ def test_parameters_are_text_to_text() -> None:
     for text in ("", "{", "a=1", "[" * 100_000):
         with pytest.raises(Error, match="--parameters is not JSON"):
             parameters_of(text)
+
+
+def test_parameters_may_come_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "parameters.json"
+    file.write_text('{"SerialNumber": "0042"}')
+    assert parameters_of(f"@{file}") == {"SerialNumber": "0042"}
+    file.write_bytes(b"\xff")
+    with pytest.raises(Error, match="is not text in UTF-8"):
+        parameters_of(f"@{file}")
+    with pytest.raises(Error, match="cannot read `/nowhere/p`: No such file"):
+        parameters_of("@/nowhere/p")

@@ -1,0 +1,27 @@
+"""``fleetgate abandon``: a provisioning or renewal that was not finished is given up."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``fleetgate abandon``."""
+    parser.description = (
+        "Give up a provisioning or renewal that was not finished, with its key. The active "
+        "identity stays. A device that was registered stays so on the server, until somebody "
+        "deletes it there."
+    )
+    parser.add_argument("directory", type=Path, metavar="DIR", help="the directory of the identity")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carry it out; the exit code. Raises StorageRefused."""
+    from fleetgate.device.provision import abandon
+
+    if abandon(args.directory):
+        print(f"what was not finished in `{args.directory}` is given up")  # noqa: T201
+    else:
+        print(f"nothing in `{args.directory}` was unfinished")  # noqa: T201
+    return 0

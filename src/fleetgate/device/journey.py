@@ -1,0 +1,440 @@
+"""A journey to a new identity: what the journal says is done, and written into the journal.
+
+:func:`fleetgate.device.journal.next_step` decides, :class:`Journey` does it: one step, then the
+journal is asked again. A step that fails and may be repeated is just not done yet, so trying again
+and going on after a crash are the same. The connection of the claim (or of the present identity)
+is opened when a step needs it, kept from one to the next, and closed when one failed in any other
+way than by an answer.
+
+Two failures of RegisterThing are told apart. When the very first request was refused, nothing was
+registered, and the journey may be given up; when it was sent before, a refusal says nothing about
+what the first one has done.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, cast
+
+from cryptography import x509
+
+from fleetgate.device import identity, keys, operations, protocol
+from fleetgate.device import journal as journals
+from fleetgate.device.directory import IdentityDirectory
+from fleetgate.device.endpoint import AnyCredentials, Credentials
+from fleetgate.device.errors import (
+    BadRequest,
+    ConnectionFailed,
+    NotAuthorized,
+    ProvisioningError,
+    Rejected,
+    StorageRefused,
+)
+from fleetgate.device.identity import Identity, KeyOnToken
+from fleetgate.device.journal import Journal, NextStep, Registration
+from fleetgate.device.keys import PublicKey
+from fleetgate.device.mqtt_client import MqttClient
+from fleetgate.device.plan import Connect, Plan
+from fleetgate.device.retry import Surroundings
+from fleetgate.device.steps import Steps
+
+logger = logging.getLogger("fleetgate.device")
+
+_INVALID_TOKEN = "InvalidCertificateOwnershipToken"  # noqa: S105 - the name of an error
+_PROBES = 2
+_GOODBYE_SECONDS = 5.0
+
+
+class Journey:
+    """One run of a journey, in the open `directory`; it may be the last of several."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        directory: IdentityDirectory,
+        connect: Connect,
+        steps: Steps,
+        around: Surroundings,
+        stop: threading.Event | None,
+    ) -> None:
+        self._plan = plan
+        self._directory = directory
+        self._connect = connect
+        self._steps = steps
+        self._around = around
+        self._stop = stop
+        self._begun_at = around.monotonic()
+        self._client: MqttClient | None = None
+        self._over = False
+        self._sent_before = False
+        self._anew = False
+        self._now: Journal
+
+    def prepare(self) -> None:
+        """Read the journal, and begin unless it is to be gone on with. Raises StorageRefused."""
+        found = self._directory.journal()
+        if found is not None:
+            differences = self._plan.goal.differences(found.goal)
+            if not journals.may_begin_anew(found):
+                self._refuse_another(found, differences)
+            elif differences or found.key != self._plan.key_name:
+                found = None
+        if found is not None:
+            self._now = found
+        self._sent_before = found is not None and found.state == "registering"
+        if journals.next_step(found, self._around.wall()) is NextStep.BEGIN:
+            self._begin()
+        self._make_files()
+
+    def run(self) -> None:
+        """Everything else, until the new identity is the active one.
+
+        Raises ProvisioningError; what is done by then stays done.
+        """
+        failures = 0
+        try:
+            while not self._over:
+                if self._stop is not None and self._stop.is_set():
+                    raise ProvisioningError("stopped, as was asked for; it goes on when run again")
+                step = journals.next_step(self._now, self._around.wall())
+                try:
+                    self._take(step)
+                    failures = 0
+                except ProvisioningError as error:
+                    failures += 1
+                    self._after(step, error, failures)
+        finally:
+            self._hang_up()
+
+    # --- trying again ---
+
+    def _after(self, step: NextStep, error: ProvisioningError, failures: int) -> None:
+        """Wait until the step may be tried again. Raises the error when it may not."""
+        if not isinstance(error, Rejected):
+            self._hang_up()
+        retries = self._plan.retries
+        pause = retries.pause(failures, self._around.chance())
+        spent = self._around.monotonic() - self._begun_at
+        again = error.retry and failures < retries.attempts and spent + pause <= retries.seconds
+        logger.warning(
+            "event=journey-step-failed step=%s attempt=%d pause=%s cause=%r",
+            error.step,
+            failures,
+            f"{pause:.2f}" if again else "none",
+            error.message,
+        )
+        if not again:
+            raise self._explained(step, error, spent) from error
+        self._steps.tell(
+            error.step or "prepare", f"{error.message} (trying again in {pause:.1f} s)"
+        )
+        if self._stop is not None:
+            if self._stop.wait(pause):
+                raise error
+        else:
+            self._around.sleep(pause)
+
+    def _explained(
+        self, step: NextStep, error: ProvisioningError, spent: float
+    ) -> ProvisioningError:
+        if step is not NextStep.PROVE or isinstance(error, StorageRefused):
+            return error
+        explained = ConnectionFailed(
+            f"the device is registered ({self._now}) and stays so, but it does not connect. "
+            "Run this again to try its certificate again, or abandon it (`fleetgate "
+            f"abandon {self._directory.path}`) to start again with another one. What "
+            f"happened: {error.message}",
+            waited=spent,
+            retry=error.retry,
+        )
+        explained.step = error.step
+        return explained
+
+    # --- the steps ---
+
+    def _take(self, step: NextStep) -> None:
+        match step:
+            case NextStep.BEGIN:
+                with self._steps("prepare", "beginning anew: the token is over"):
+                    self._begin()
+                    self._make_files()
+            case NextStep.CREATE:
+                self._create()
+            case NextStep.REGISTER:
+                self._register()
+            case NextStep.PROVE:
+                self._prove()
+            case NextStep.SWITCH:
+                self._switch()
+
+    def _begin(self) -> None:
+        """A new journal, for a new number; then what the old one was about goes."""
+        number = self._directory.next_number()
+        previous = self._plan.present.number if self._plan.present else None
+        begun = journals.begun(
+            self._plan.goal, number, previous, self._plan.key_name, self._plan.client_id
+        )
+        self._write(begun)
+        self._sent_before = False
+        self._directory.remove_identities(but=(previous, number))
+
+    def _make_files(self) -> None:
+        """The directory of the new identity, with what can be there from the beginning."""
+        number = self._now.number
+        if self._now.state == "proven":
+            return
+        self._directory.make(number)
+        files: dict[str, str | bytes] = {}
+        if self._plan.authorities is not None:
+            files[identity.CA] = self._plan.authorities
+        key = self._plan.key
+        if self._now.state == "asking" and not isinstance(key, KeyOnToken) and key != "server":
+            present = self._plan.present
+            if self._directory.read(number, identity.PRIVATE_KEY) is not None:
+                pass  # a certificate for it may be on its way
+            elif key != "kept":
+                files[identity.PRIVATE_KEY] = keys.pem(keys.make(key))
+            elif present is not None and present.key is not None:
+                files[identity.PRIVATE_KEY] = self._present_key(present)
+        if files:
+            self._directory.write(number, files)
+
+    def _create(self) -> None:
+        client = self._session()
+        server_side = self._plan.key == "server"
+        kind = "create" if server_side else "create-from-csr"
+        with self._steps("create", f"asking for a certificate on `$aws/certificates/{kind}`"):
+            terms = self._plan.terms
+            asked_at = self._around.wall()
+            if server_side:
+                operation = protocol.create_keys_and_certificate(terms.payload_format)
+                issued = operations.create_keys_and_certificate(client, terms)
+                public_key = keys.public_key_of(operation, issued)
+            else:
+                operation = protocol.create_certificate_from_csr(terms.payload_format)
+                csr, public_key = self._csr()
+                issued = operations.create_certificate_from_csr(client, csr, terms)
+            keys.check_issued(operation, issued, public_key)
+        with self._steps("store", f"storing certificate {issued.certificate_id}"):
+            files: dict[str, str | bytes] = {identity.CERTIFICATE: issued.certificate_pem}
+            if issued.private_key is not None:
+                files = {identity.PRIVATE_KEY: issued.private_key, **files}
+            self._directory.write(self._now.number, files)
+            self._write(
+                journals.issued(
+                    self._now,
+                    issued.certificate_id,
+                    issued.ownership_token,
+                    asked_at,
+                    self._plan.token_seconds,
+                )
+            )
+
+    def _register(self) -> None:
+        client = self._session()
+        goal, terms = self._plan.goal, self._plan.terms
+        with self._steps("register", f"registering by the template `{goal.template}`"):
+            if self._now.state != "registering":
+                self._write(journals.registering(self._now))
+            sent_before, self._sent_before = self._sent_before, True
+            try:
+                answer = operations.register_thing(
+                    client, goal.template, self._now.token, self._plan.parameters, terms
+                )
+            except ProvisioningError as error:
+                if not sent_before and _not_carried_out(error):
+                    self._write(journals.not_registered(self._now))
+                    self._sent_before = False
+                if isinstance(error, Rejected) and error.error_code == _INVALID_TOKEN:
+                    self._doubt(error, sent_before)
+                    return
+                raise
+            registration = Registration(
+                answer.thing_name,
+                self._plan.own_client_id or answer.thing_name or self._plan.client_id,
+                answer.device_configuration,
+            )
+            self._write(journals.registered(self._now, registration))
+
+    def _doubt(self, error: Rejected, sent_before: bool) -> None:
+        """The token is no good: find out whether it has done its duty already, else begin anew."""
+        self._hang_up()
+        if sent_before and self._connects():
+            return
+        self._session()  # if this fails, so did the attempts before, for the same cause
+        if self._anew:
+            raise error
+        self._anew = True
+        self._steps.tell("register", f"{error.message}; beginning anew")
+        self._begin()
+        self._make_files()
+
+    def _connects(self) -> bool:
+        """Whether the new certificate connects, which it does when it is registered alone."""
+        present = self._plan.present
+        names = (self._plan.own_client_id, present and present.thing_name, self._now.client_id)
+        for attempt in range(_PROBES):
+            for name in dict.fromkeys(each for each in names if each):
+                with suppress(ConnectionFailed):
+                    self._goodbye(self._dial(self._own_credentials(), name))
+                    found = Registration(
+                        present.thing_name if present else None,
+                        name,
+                        present.device_configuration if present else {},
+                        answer_lost=True,
+                    )
+                    self._write(journals.registered(self._now, found))
+                    return True
+            if attempt + 1 < _PROBES:
+                self._around.sleep(self._plan.retries.pause(1, 1.0))
+        return False
+
+    def _prove(self) -> None:
+        self._hang_up()  # it may have the same client id
+        registration = self._registration
+        with self._steps(
+            "reconnect", f"connecting as `{registration.client_id}` with the new certificate"
+        ):
+            self._goodbye(self._dial(self._own_credentials(), registration.client_id))
+        with self._steps("finish", f"writing `{identity.CONFIGURATION}`"):
+            self._directory.write_configuration(self._now.number, self._configuration())
+            self._write(journals.proven(self._now))
+
+    def _switch(self) -> None:
+        with self._steps("finish", f"switching `{self._directory.path / identity.CURRENT}`"):
+            journal = self._now
+            self._directory.switch(journal.number)
+            self._directory.remove_identities(but=(journal.number, journal.previous))
+            self._directory.forget_journal()
+            self._over = True
+
+    # --- what the steps need ---
+
+    @property
+    def _registration(self) -> Registration:
+        return cast("Registration", self._now.registration)  # there in the states that need it
+
+    def _write(self, journal: Journal) -> None:
+        try:
+            self._directory.write_journal(journal)
+        except StorageRefused as error:
+            if journal.state != "registered":
+                raise
+            raise StorageRefused(
+                f"the device is registered ({journal}) and stays so, but that could not be "
+                f"remembered; run this again while its token lives: {error.message}"
+            ) from error
+        self._now = journal
+        logger.info(
+            "event=journal-written state=%s number=%d certificate=%s",
+            journal.state,
+            journal.number,
+            journal.certificate_id or "none",
+        )
+
+    def _session(self) -> MqttClient:
+        """The connection of the claim, or of the present identity."""
+        if self._client is None:
+            plan = self._plan
+            sentence = f"connecting to {plan.endpoint.shown} as `{plan.client_id}`"
+            with self._steps("connect", sentence):
+                self._client = self._dial(plan.credentials, plan.client_id)
+        return self._client
+
+    def _dial(self, credentials: AnyCredentials, client_id: str) -> MqttClient:
+        endpoint = self._plan.endpoint
+        if self._plan.authorities is not None:
+            endpoint = replace(endpoint, ca=self._directory.file(self._now.number, identity.CA))
+        return self._connect(endpoint, credentials, client_id)
+
+    def _hang_up(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            self._goodbye(client)
+
+    def _goodbye(self, client: MqttClient) -> None:
+        with suppress(TimeoutError):
+            client.disconnect().result(_GOODBYE_SECONDS)
+
+    def _token_key(self) -> KeyOnToken | None:
+        if isinstance(self._plan.key, KeyOnToken):
+            return self._plan.key
+        if self._plan.key == "kept" and self._plan.present is not None:
+            return self._plan.present.token
+        return None
+
+    def _own_credentials(self) -> AnyCredentials:
+        certificate = self._directory.file(self._now.number, identity.CERTIFICATE)
+        token = self._token_key()
+        if token is not None:
+            return token.with_certificate(certificate)
+        return Credentials(
+            certificate, self._directory.file(self._now.number, identity.PRIVATE_KEY)
+        )
+
+    def _csr(self) -> tuple[str, PublicKey]:
+        subject = self._plan.subject or keys.common_name(self._plan.client_id)
+        token = self._token_key()
+        if token is not None:
+            return keys.csr_on_token(token, subject)
+        path = self._directory.file(self._now.number, identity.PRIVATE_KEY)
+        content = self._directory.read(self._now.number, identity.PRIVATE_KEY)
+        try:
+            key = keys.load(content or b"")
+        except ValueError as error:
+            raise StorageRefused(f"`{path}` holds no key that can be used: {error}") from error
+        return keys.csr(key, subject), key.public_key()
+
+    def _present_key(self, present: Identity) -> bytes:
+        content = self._directory.read(present.number, identity.PRIVATE_KEY)
+        if content is None:
+            raise StorageRefused(f"`{present.key}` is missing")
+        return content
+
+    def _configuration(self) -> dict[str, Any]:
+        plan, registration, token = self._plan, self._registration, self._token_key()
+        return {
+            "thingName": registration.thing_name,
+            "certificateId": self._now.certificate_id,
+            "clientId": registration.client_id,
+            "endpoint": plan.endpoint.host,
+            "port": plan.endpoint.port,
+            "alpn": plan.endpoint.alpn,
+            "mqttVersion": plan.endpoint.mqtt_version,
+            "template": plan.goal.template,
+            "deviceConfiguration": registration.device_configuration,
+            "answerLost": registration.answer_lost,
+            "key": self._key_kind(),
+            "token": token
+            and {
+                "module": str(token.module),
+                "label": token.token,
+                "key": token.key,
+                "pinFile": str(token.pin_file),
+            },
+            "goal": plan.config_goal,
+        }
+
+    def _key_kind(self) -> str:
+        content = self._directory.read(self._now.number, identity.CERTIFICATE) or b""
+        return keys.kind_of(x509.load_pem_x509_certificate(content).public_key())
+
+    def _refuse_another(self, found: Journal, differences: list[str]) -> None:
+        if differences:
+            what = "was registered" if found.registration else "may have been registered"
+            raise StorageRefused(
+                f"`{self._directory.path}` holds a device that {what} and was not finished "
+                f"({found}), with {' and '.join(differences)}: ask for the same as then to "
+                "finish it, choose another directory, or abandon it (`fleetgate "
+                f"abandon {self._directory.path}`)"
+            )
+
+
+def _not_carried_out(error: ProvisioningError) -> bool:
+    """Whether the server has refused the request, or never got it, beyond doubt."""
+    if isinstance(error, Rejected):
+        return 400 <= (error.status_code or 0) < 500
+    return error.step == "subscribe" or isinstance(error, NotAuthorized | BadRequest)

@@ -1,0 +1,320 @@
+"""The options that ``fleetgate provision`` and ``fleetgate renew`` share, and what they mean."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+from urllib.parse import urlsplit
+
+from fleetgate.device.endpoint import Endpoint, Proxy
+from fleetgate.device.errors import BadRequest, ProvisioningError, Step
+from fleetgate.device.exchange import Terms
+from fleetgate.device.retry import Retries
+from fleetgate.errors import Error
+
+if TYPE_CHECKING:
+    from fleetgate.device.identity import KeyOnToken
+    from fleetgate.device.plan import Connect, Key
+    from fleetgate.device.provision import Provisioned
+
+T = TypeVar("T")
+
+KEY_TYPES = {
+    "p256": "P-256",
+    "p384": "P-384",
+    "rsa2048": "RSA-2048",
+    "rsa3072": "RSA-3072",
+    "rsa4096": "RSA-4096",
+}
+CLIENTS = ("paho", "awscrt", "aiomqtt")
+
+_TERMS = Terms()
+_RETRIES = Retries()
+_CONNECT_SECONDS = 10.0
+
+
+def add_template(parser: argparse.ArgumentParser, default: str) -> None:
+    """Template and parameters; `default` says which template it is without the option."""
+    parser.add_argument(
+        "--template", metavar="NAME", help=f"the provisioning template; default: {default}"
+    )
+    parser.add_argument(
+        "--parameters",
+        default="{}",
+        metavar="JSON",
+        help="the template's parameters, text to text, or @FILE; default: %(default)s",
+    )
+
+
+def add_key(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Which key the new certificate is for."""
+    group = parser.add_argument_group("key")
+    group.add_argument(
+        "--key-type",
+        choices=list(KEY_TYPES),
+        default="p256",
+        help="the key that is made here and never leaves this device; default: %(default)s",
+    )
+    group.add_argument("--keys", action="store_true", help="let the server make the key")
+    group.add_argument(
+        "--pkcs11-module",
+        type=Path,
+        metavar="F",
+        help="use a key on a PKCS#11 token, of the maker's library F",
+    )
+    group.add_argument("--token", metavar="LABEL", help="the token")
+    group.add_argument("--key-label", metavar="LABEL", help="the key on it")
+    group.add_argument("--pin-file", type=Path, metavar="F", help="a file with the user's PIN")
+    group.add_argument(
+        "--subject",
+        metavar="NAME",
+        help="of the signing request, as CN=lamp-1,O=Example; default: the MQTT client id",
+    )
+    return group
+
+
+def add_connection(parser: argparse.ArgumentParser, client_id: str) -> None:
+    """How to connect; `client_id` says which one it is without the option."""
+    group = parser.add_argument_group("connection")
+    group.add_argument(
+        "--client",
+        choices=CLIENTS,
+        help="the MQTT library; default: paho, or awscrt for a key on a token",
+    )
+    group.add_argument("--mqtt-version", choices=["3.1.1", "5"], help="default: 5")
+    group.add_argument(
+        "--alpn",
+        metavar="NAME",
+        help="the protocol offered in TLS; default: x-amzn-mqtt-ca on port 443, else none",
+    )
+    group.add_argument("--proxy", metavar="HOST:PORT", help="an HTTP proxy to tunnel through")
+    group.add_argument("--proxy-user", metavar="NAME", help="the user it knows")
+    group.add_argument(
+        "--proxy-password-file", type=Path, metavar="F", help="a file with the user's password"
+    )
+    group.add_argument(
+        "--client-id",
+        metavar="ID",
+        help=f"the MQTT client id until the new identity is there; default: {client_id}",
+    )
+    group.add_argument(
+        "--own-client-id",
+        metavar="ID",
+        help="the MQTT client id of the new identity; default: the thing's name",
+    )
+    group.add_argument(
+        "--format", choices=["json", "cbor"], default="json", help="of payloads; default: json"
+    )
+
+
+def add_patience(parser: argparse.ArgumentParser) -> None:
+    """Time-outs, and when something is tried again."""
+    group = parser.add_argument_group(
+        "time-outs and retries, in seconds",
+        "Connecting, subscribing, answers that do not come, and answers with status code 429 or "
+        "from 500 on are tried again after a pause of random length; nothing else is.",
+    )
+
+    def add(name: str, default: float, text: str) -> None:
+        group.add_argument(
+            name, type=float, default=default, metavar="S", help=f"{text}; default: %(default)g"
+        )
+
+    add("--timeout", _TERMS.timeout, "for an answer")
+    add("--mqtt-timeout", _TERMS.mqtt_timeout, "for each acknowledgement of a packet")
+    add("--connect-timeout", _CONNECT_SECONDS, "for each of TCP, TLS and CONNECT")
+    group.add_argument(
+        "--attempts",
+        type=int,
+        default=_RETRIES.attempts,
+        metavar="N",
+        help="how often a step is tried; default: %(default)s",
+    )
+    add("--give-up-after", _RETRIES.seconds, "nothing is tried again after so long")
+    add("--first-pause", _RETRIES.first_pause, "the longest pause before the second attempt")
+    add("--longest-pause", _RETRIES.longest_pause, "pauses double, up to this")
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """What is told."""
+    parser.add_argument(
+        "--json", action="store_true", dest="as_json", help="print the result as one JSON object"
+    )
+    parser.add_argument(
+        "--verbose", action="store_true", help="tell what happens, in detail, on standard error"
+    )
+
+
+# --- what they mean; all raise BadRequest ---
+
+
+def meant(read: Callable[[str], T], text: str) -> T:
+    """What `read`, a function of :mod:`fleetgate.device.options`, makes of `text`."""
+    try:
+        return read(text)
+    except Error as error:
+        raise BadRequest(error.message) from error
+
+
+def key_of(args: argparse.Namespace) -> Key:
+    """The key that the options name."""
+    token = token_of(args)
+    if token is not None:
+        if args.keys:
+            raise BadRequest("the key is on the token: --keys is for one that the server makes")
+        return token
+    return cast("Key", "server" if args.keys else KEY_TYPES[args.key_type])
+
+
+def token_of(args: argparse.Namespace) -> KeyOnToken | None:
+    """The key on a token, if one is named."""
+    from fleetgate.device.identity import KeyOnToken
+
+    given = {
+        "--pkcs11-module": args.pkcs11_module,
+        "--token": args.token,
+        "--key-label": args.key_label,
+        "--pin-file": args.pin_file,
+    }
+    missing = [name for name, value in given.items() if value is None]
+    if len(missing) == len(given):
+        return None
+    if missing:
+        raise BadRequest(f"a key on a token needs {' and '.join(missing)}, too")
+    return KeyOnToken(args.pkcs11_module, args.token, args.key_label, args.pin_file)
+
+
+def with_options(endpoint: Endpoint, args: argparse.Namespace) -> Endpoint:
+    """`endpoint` as the options about the connection have it."""
+    changes: dict[str, Any] = {"connect_timeout": args.connect_timeout, "proxy": proxy_of(args)}
+    if args.mqtt_version is not None:
+        changes["mqtt_version"] = 5 if args.mqtt_version == "5" else 4
+    if args.alpn is not None:
+        changes["alpn"] = args.alpn
+    return replace(endpoint, **changes)
+
+
+def proxy_of(args: argparse.Namespace) -> Proxy | None:
+    """The proxy that the options name, if any."""
+    if args.proxy is None:
+        if args.proxy_user is not None or args.proxy_password_file is not None:
+            raise BadRequest("a user or password for a proxy needs --proxy, too")
+        return None
+    try:
+        parts = urlsplit(f"//{args.proxy}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if host is None or port is None or parts.username is not None or parts.path:
+        raise BadRequest(f"--proxy `{args.proxy:.80}`: HOST:PORT is expected")
+    password = None
+    if args.proxy_password_file is not None:
+        try:
+            password = args.proxy_password_file.read_text("utf-8").rstrip("\r\n")
+        except (OSError, ValueError) as error:
+            raise BadRequest(
+                f"--proxy-password-file: cannot read `{args.proxy_password_file}`: {error}"
+            ) from error
+    return Proxy(host, port, args.proxy_user, password)
+
+
+def connect_of(args: argparse.Namespace) -> Connect | None:
+    """``connect`` of the MQTT library that the options name; None when they name none."""
+    if args.client is None:
+        return None
+    return cast("Connect", import_module(f"fleetgate.device.{args.client}_client").connect)
+
+
+def journey_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments that ``provision`` and ``renew`` have in common, but for the key."""
+    logger = logging.getLogger("fleetgate")
+    if args.verbose:
+        logging.basicConfig(format="%(message)s", level=logging.INFO)
+        logger.setLevel(logging.DEBUG)
+    else:  # what it would say is in the error, too
+        logger.addHandler(logging.NullHandler())
+    return {
+        "subject": args.subject,
+        "client_id": args.client_id,
+        "own_client_id": args.own_client_id,
+        "terms": Terms(args.format, timeout=args.timeout, mqtt_timeout=args.mqtt_timeout),
+        "retries": Retries(args.attempts, args.give_up_after, args.first_pause, args.longest_pause),
+        "connect": connect_of(args),
+        "progress": None if args.as_json else _tell,
+    }
+
+
+# --- what is told ---
+
+
+def carry_out(args: argparse.Namespace, journey: Callable[[], Provisioned]) -> int:
+    """Do it and print the result, or the error as JSON. Raises ProvisioningError without."""
+    try:
+        done = journey()
+    except ProvisioningError as error:
+        if args.as_json:
+            print_json({"error": error_as_json(error)})
+        raise
+    if args.as_json:
+        print_json(result_as_json(done))
+    else:
+        print("\n".join(result_lines(done)))  # noqa: T201
+    return 0
+
+
+def result_lines(done: Provisioned) -> list[str]:
+    """For people."""
+    return [
+        f"thing         {done.thing_name or '(the template names none)'}",
+        f"certificate   {done.certificate_id}",
+        "nothing to do: it was finished before"
+        if done.already
+        else f"reconnected   as `{done.client_id}` with the new certificate",
+        f"files         {done.identity.directory}",
+    ]
+
+
+def result_as_json(done: Provisioned) -> dict[str, Any]:
+    """For programs."""
+    return {
+        "thingName": done.thing_name,
+        "certificateId": done.certificate_id,
+        "clientId": done.client_id,
+        "endpoint": done.identity.host,
+        "port": done.identity.port,
+        "deviceConfiguration": done.device_configuration,
+        "files": {name: str(path) for name, path in done.files.items()},
+        "already": done.already,
+        "seconds": {step: round(seconds, 3) for step, seconds in done.seconds.items()},
+    }
+
+
+def error_as_json(error: ProvisioningError) -> dict[str, Any]:
+    """For programs."""
+    return {
+        "type": type(error).__name__,
+        "message": error.message,
+        "step": error.step,
+        "topic": error.topic,
+        "status": error.status.name,
+        "statusCode": error.status_code,
+        "errorCode": error.error_code,
+        "errorMessage": error.error_message,
+        "retry": error.retry,
+    }
+
+
+def print_json(value: Any) -> None:
+    """One object on standard output."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))  # noqa: T201
+
+
+def _tell(step: Step, sentence: str) -> None:
+    print(f"{step:<10} {sentence}", file=sys.stdout, flush=True)  # noqa: T201

@@ -1,0 +1,75 @@
+"""What command-line options for devices mean. Everything raises BadRequest with the rule."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from ipaddress import IPv6Address
+from pathlib import Path
+
+from fleetgate.device import protocol
+from fleetgate.device.errors import BadRequest
+
+PORT = 8883
+
+_ENDPOINT = re.compile(
+    r"(?:(?P<name>[^\s:/@\[\]]+)|\[(?P<address>[^\s/@\[\]]+)\])(?::(?P<port>[0-9]+))?", re.ASCII
+)
+
+
+def endpoint_of(text: str) -> tuple[str, int]:
+    """Host and port of ``HOST[:PORT]``; the port is 8883 by default."""
+    # an IPv6 address needs its brackets before a port only (RFC 3986 section 3.2.2)
+    found = _ENDPOINT.fullmatch(f"[{text}]" if _is_ipv6(text) else text)
+    if found is None or (found["address"] and not _is_ipv6(found["address"])):
+        raise BadRequest(
+            f"--endpoint `{text[:80]}`: HOST or HOST:PORT is expected, without a scheme such as "
+            "`https://`"
+        )
+    return found["name"] or found["address"], _port(found["port"], f"--endpoint `{text[:80]}`")
+
+
+def endpoint_of_variables(environ: Mapping[str, str]) -> tuple[str, int]:
+    """Host and port of FLEETGATE_MQTT_HOST, which has to be there, and FLEETGATE_MQTT_PORT."""
+    port = environ.get("FLEETGATE_MQTT_PORT")
+    return environ["FLEETGATE_MQTT_HOST"], _port(port, f"FLEETGATE_MQTT_PORT is `{port}`")
+
+
+def check_template(name: str) -> None:
+    """Whether a template may be called so."""
+    protocol.register_thing(name, "json")
+
+
+def parameters_of(text: str) -> dict[str, str]:
+    """The parameters of a template: a JSON object of text to text, or @FILE with one."""
+    if text.startswith("@"):
+        file = Path(text[1:])
+        try:
+            text = file.read_text("utf-8")
+        except OSError as error:
+            raise BadRequest(f"--parameters: cannot read `{file}`: {error.strerror}") from error
+        except ValueError as error:
+            raise BadRequest(f"--parameters: `{file}` is not text in UTF-8: {error}") from error
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"--parameters is not JSON: {error}") from None
+    if not isinstance(value, dict) or not all(isinstance(each, str) for each in value.values()):
+        raise BadRequest("--parameters has to be a JSON object of text to text")
+    return value
+
+
+def _port(text: str | None, what: str) -> int:
+    port = text or str(PORT)
+    if not (port.isascii() and port.isdigit()) or len(port) > 5 or not 0 < int(port) < 65536:
+        raise BadRequest(f"{what}: the port has to be from 1 to 65535")
+    return int(port)
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        IPv6Address(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,136 @@
+"""``fleetgate provision``: this device gets an identity of its own."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fleetgate.device import journey_options as shared
+
+if TYPE_CHECKING:
+    from fleetgate.device.claim import Claim
+    from fleetgate.device.endpoint import AnyCredentials, Endpoint
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``fleetgate provision``."""
+    parser.description = (
+        "Give this device an identity of its own. A claim goes in: a certificate that all devices "
+        "of a kind share, or what `fleetgate claim` made for this one. A directory comes out, with "
+        "private.key, certificate.pem, ca.pem and config.json. The command has reconnected with "
+        "the new identity before it says that it is done. When it was interrupted, run it again: "
+        "it goes on where it ended."
+    )
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="DIR", help="where the new identity goes"
+    )
+    shared.add_template(parser, "that of --claim")
+    group = parser.add_argument_group("server and claim")
+    group.add_argument(
+        "--claim",
+        type=Path,
+        metavar="FILE",
+        help="a claim as `fleetgate claim` makes it: certificate, key, endpoint and template",
+    )
+    group.add_argument(
+        "--endpoint",
+        metavar="HOST[:PORT]",
+        help="the server; the port is 8883 by default. Default: that of --claim",
+    )
+    group.add_argument(
+        "--ca",
+        type=Path,
+        metavar="F",
+        help="the authorities that the server is trusted by; default: those of --claim, or of the "
+        "system",
+    )
+    group.add_argument("--cert", type=Path, metavar="F", help="the claim certificate")
+    group.add_argument("--key", type=Path, metavar="F", help="the claim's private key")
+    group.add_argument(
+        "--claim-key-label",
+        metavar="LABEL",
+        help="the claim's private key is on the token of --token, under this label",
+    )
+    shared.add_key(parser)
+    shared.add_connection(parser, "a random one")
+    shared.add_patience(parser)
+    shared.add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carry it out; the exit code. Raises ProvisioningError, BadRequest and ExtraMissing."""
+    from fleetgate.device import options
+    from fleetgate.device.errors import BadRequest
+    from fleetgate.device.provision import provision
+
+    parameters = shared.meant(options.parameters_of, args.parameters)
+    others = shared.journey_of(args)
+    key = shared.key_of(args)
+    with ExitStack() as cleanup:
+        claim = _claim(args)
+        endpoint, credentials = _where(args, claim, cleanup)
+        template = args.template or (claim.template if claim else None)
+        if template is None:
+            raise BadRequest("a template is needed: --template")
+        return shared.carry_out(
+            args,
+            lambda: provision(
+                endpoint, credentials, template, parameters, args.out, key=key, **others
+            ),
+        )
+
+
+def _claim(args: argparse.Namespace) -> Claim | None:
+    """The claim in a file, if it is still good, or not needed any more."""
+    from fleetgate.device import claim as claims
+    from fleetgate.device.errors import BadRequest
+    from fleetgate.device.status_command import needs_claim
+
+    if args.claim is None:
+        return None
+    if args.cert or args.key or args.claim_key_label:
+        raise BadRequest("--claim has certificate and key: --cert and --key are for other claims")
+    claim = claims.load(args.claim, now=0.0)
+    if needs_claim(args.out):
+        claims.check_time(claim, time.time(), f"the claim `{args.claim}`")
+    return claim
+
+
+def _where(
+    args: argparse.Namespace, claim: Claim | None, cleanup: ExitStack
+) -> tuple[Endpoint, AnyCredentials]:
+    from fleetgate.device import options
+    from fleetgate.device.endpoint import Endpoint
+    from fleetgate.device.errors import BadRequest
+
+    ca: Path | None = args.ca
+    if args.endpoint is not None:
+        host, port = shared.meant(options.endpoint_of, args.endpoint)
+    elif claim is not None:
+        host, port = claim.endpoint, claim.port
+    else:
+        raise BadRequest("a server is needed: --endpoint, or --claim")
+    if claim is None:
+        credentials = _credentials(args)
+    else:
+        credentials, of_claim = cleanup.enter_context(claim.files())
+        # the authorities in a claim are those of its endpoint
+        ca = ca or (of_claim if args.endpoint is None else None)
+    return shared.with_options(Endpoint(host, port, ca), args), credentials
+
+
+def _credentials(args: argparse.Namespace) -> AnyCredentials:
+    from fleetgate.device.endpoint import Credentials, TokenKey
+    from fleetgate.device.errors import BadRequest
+
+    if args.cert is None or (args.key is None) == (args.claim_key_label is None):
+        raise BadRequest("a claim is needed: --claim, or --cert and --key (or --claim-key-label)")
+    if args.key is not None:
+        return Credentials(args.cert, args.key)
+    token = shared.token_of(args)
+    if token is None:
+        raise BadRequest("--claim-key-label needs --pkcs11-module, --token and --pin-file, too")
+    return TokenKey(token.module, token.token, args.claim_key_label, token.pin_file, args.cert)

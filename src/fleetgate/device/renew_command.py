@@ -1,0 +1,84 @@
+"""``fleetgate renew``: this device gets a new certificate, by its present one."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from fleetgate.device import journey_options as shared
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``fleetgate renew``."""
+    parser.description = (
+        "Get this device a new certificate, with its present one, whose policy has to allow what a "
+        "claim's does. The new one becomes the active one when it has connected; until then, and "
+        "whatever happens, the present one is. When it was interrupted, run it again."
+    )
+    parser.add_argument(
+        "directory", type=Path, metavar="DIR", help="the directory of the present identity"
+    )
+    parser.add_argument(
+        "--within",
+        type=float,
+        metavar="DAYS",
+        help="only when the certificate ends within so many days, or a renewal was begun; "
+        "otherwise there is nothing to do",
+    )
+    shared.add_template(parser, "that of the present identity")
+    parser.add_argument(
+        "--endpoint", metavar="HOST[:PORT]", help="default: that of the present identity"
+    )
+    parser.add_argument("--ca", type=Path, metavar="F", help="default: as in the present identity")
+    group = shared.add_key(parser)
+    group.add_argument(
+        "--keep-key", action="store_true", help="the new certificate is for the present key"
+    )
+    shared.add_connection(parser, "that of the present identity")
+    shared.add_patience(parser)
+    shared.add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carry it out; the exit code. Raises ProvisioningError, BadRequest and ExtraMissing."""
+    from fleetgate.device import identity, options
+    from fleetgate.device.errors import BadRequest
+    from fleetgate.device.provision import renew
+    from fleetgate.device.status_command import unfinished
+
+    parameters = shared.meant(options.parameters_of, args.parameters)
+    others = shared.journey_of(args)
+    if args.keep_key and args.keys:
+        raise BadRequest("either --keep-key or --keys")
+    key = shared.key_of(args)
+    present = identity.load(args.directory)
+    if args.within is not None and unfinished(args.directory) is None:
+        left = (present.ends_at().timestamp() - time.time()) / 86400
+        if left > args.within:
+            message = f"nothing to do: the certificate ends in {left:.0f} days"
+            if args.as_json:
+                shared.print_json({"renewed": False, "daysLeft": int(left)})
+            else:
+                print(message)  # noqa: T201
+            return 0
+    endpoint = present.endpoint()
+    if args.endpoint is not None:
+        host, port = shared.meant(options.endpoint_of, args.endpoint)
+        endpoint = replace(endpoint, host=host, port=port)
+    if args.ca is not None:
+        endpoint = replace(endpoint, ca=args.ca)
+    endpoint = shared.with_options(endpoint, args)
+    return shared.carry_out(
+        args,
+        lambda: renew(
+            args.directory,
+            args.template or present.template,
+            parameters,
+            endpoint=endpoint,
+            keep_key=args.keep_key,
+            key=key,
+            **others,
+        ),
+    )

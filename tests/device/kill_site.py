@@ -1,0 +1,145 @@
+"""A real server, a fleet whose devices may renew themselves, and what must hold in the end."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fleetgate.device.endpoint import Credentials, Endpoint
+from fleetgate.device.errors import NoIdentity
+from fleetgate.device.identity import Identity, load
+from fleetgate.device.paho_client import connect
+from tests.device.killed_child import Children, Request
+from tests.integration.fleet import (
+    ALLOW_ALL,
+    ROLE,
+    create_identity,
+    create_role,
+    policy_document,
+    template_body,
+)
+from tests.integration.fleet import Identity as ClaimFiles
+from tests.integration.server import Server
+
+TOKEN_SECONDS = 5
+"""How long tokens live, and so the certificates that nobody registers."""
+
+NAME = "kill"
+
+
+@dataclass
+class Site:
+    """Devices and their server. ``directories`` are those of the devices, by serial number."""
+
+    server: Server
+    directory: Path
+    claim: ClaimFiles
+    children: Children
+    directories: dict[str, Path] = field(default_factory=dict)
+    renewed: dict[str, set[str]] = field(default_factory=dict)
+
+    def request(self, serial: str, *, key: str = "P-256", **options: Any) -> Request:
+        """A journey with the claim."""
+        out = self.directories.setdefault(serial, self.directory / serial)
+        return Request(
+            str(out),
+            "localhost",
+            self.server.mqtt_port,
+            str(self.server.ca_file),
+            NAME,
+            serial,
+            f"{NAME}-{serial}",
+            key,
+            **{"claim": (str(self.claim.certificate), str(self.claim.key)), **options},
+        )
+
+    def renewal(self, serial: str, **options: Any) -> Request:
+        """A journey with the device's own certificate."""
+        return self.request(serial, **{"claim": None, **options})
+
+    def until_done(self, request: Request) -> Identity:
+        """Do it, not killed; what the device has then."""
+        code, _ = self.children.do(request)
+        assert code == 0, request
+        return load(request.out)
+
+    def present(self, serial: str) -> Identity | None:
+        """The active identity, which is whole whenever there is one."""
+        try:
+            return load(self.directories[serial])
+        except NoIdentity:
+            return None
+
+    def works(self, identity: Identity) -> None:
+        """It connects, by the paths that stay the same."""
+        files = Credentials(
+            identity.directory / "certificate.pem", identity.directory / "private.key"
+        )
+        endpoint = Endpoint("localhost", self.server.mqtt_port, identity.directory / "ca.pem")
+        connect(endpoint, files, identity.client_id).disconnect().result(5)
+
+    def check(self) -> None:
+        """Every device has one identity, and the server knows of no others but what is pending.
+
+        With renewals, those that were renewed are there too, since nobody has deactivated them.
+        """
+        iot = self.server.iot
+        on_disk: set[str] = set()
+        for serial in self.directories:
+            identity = self.present(serial)
+            assert identity is not None, serial
+            own = {identity.certificate_id, *self.renewed.get(serial, set())}
+            principals = iot.list_thing_principals(thingName=f"{NAME}-{serial}")["principals"]
+            assert {each.rpartition("/")[2] for each in principals} == own, serial
+            on_disk |= own
+        states = self._states()
+        active = {each for each, state in states.items() if state == "ACTIVE"}
+        assert active == {*on_disk, self.claim.id}
+        assert set(states.values()) <= {"ACTIVE", "PENDING_ACTIVATION"}
+
+    def wait_for_the_pending(self) -> int:
+        """Until the server has deleted what nobody registered; how many certificates that were."""
+        pending = list(self._states().values()).count("PENDING_ACTIVATION")
+        deadline = time.monotonic() + 4 * TOKEN_SECONDS
+        while set(self._states().values()) != {"ACTIVE"}:
+            assert time.monotonic() < deadline
+            time.sleep(0.25)
+        return pending
+
+    def _states(self) -> dict[str, str]:
+        pages = self.server.iot.get_paginator("list_certificates").paginate(pageSize=250)
+        return {
+            each["certificateId"]: each["status"] for page in pages for each in page["certificates"]
+        }
+
+    def fingerprints(self) -> list[str]:
+        """Of the claim's files."""
+        files = (self.claim.certificate, self.claim.key)
+        return [hashlib.sha256(each.read_bytes()).hexdigest() for each in files]
+
+
+@contextmanager
+def site(directory: Path) -> Iterator[Site]:
+    """Below `directory`; the claim is checked in the end."""
+    tokens = {"FLEETGATE_OWNERSHIP_TOKEN_SECONDS": str(TOKEN_SECONDS)}
+    with Server(directory / "data", env=tokens) as server, Children() as children:
+        create_role(server)
+        server.iot.create_policy(policyName=NAME, policyDocument=policy_document(ALLOW_ALL))
+        server.iot.create_provisioning_template(
+            templateName=NAME,
+            templateBody=template_body(NAME, NAME),
+            provisioningRoleArn=ROLE,
+            enabled=True,
+        )
+        claim = create_identity(server, directory, "claim", NAME)
+        devices = directory / "devices"
+        devices.mkdir()
+        made = Site(server, devices, claim, children)
+        before = made.fingerprints()
+        yield made
+        assert made.fingerprints() == before

@@ -1,0 +1,174 @@
+"""Journeys in processes of their own, which are killed: ``python -m tests.device.killed_child``.
+
+The process reads a request per line (JSON) and does each in a fork, so that Python starts once.
+A request is killed at a call to the file system (`at`, counted from 0; `after` the call or before
+it) by its own SIGKILL, or after `seconds` by its parent's; or not at all. What is written back is
+the exit code of the fork, -9 when it was killed, and the number of calls it made.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from fleetgate.device.disk import Disk
+from fleetgate.device.endpoint import Credentials, Endpoint
+from fleetgate.device.errors import ProvisioningError
+from fleetgate.device.provision import Retries, provision, renew
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A journey, and where it ends. Without a claim it is a renewal."""
+
+    out: str
+    host: str
+    port: int
+    ca: str
+    template: str
+    serial: str
+    thing: str
+    key: str
+    claim: tuple[str, str] | None = None
+    keep_key: bool = False
+    at: int | None = None
+    after: bool = False
+    seconds: float | None = None
+
+
+class KillingDisk(Disk):
+    """The file system as it is, until the process dies by its own hand at a call."""
+
+    def __init__(self, at: int | None, *, after: bool) -> None:
+        self.calls = 0
+        self._at = at
+        self._after = after
+
+    def __getattribute__(self, name: str) -> Any:
+        found = object.__getattribute__(self, name)
+        if name not in CALLS:
+            return found
+        return lambda *arguments: self._do(found, *arguments)
+
+    def _do(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        number, self.calls = self.calls, self.calls + 1
+        if number == self._at and not self._after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = call(*arguments)
+        if number == self._at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+
+CALLS = {name for name in vars(Disk) if not name.startswith("_")}
+
+
+def carry_out(request: Request) -> int:
+    """The journey of `request`; how many calls to the file system it made."""
+    disk = KillingDisk(request.at, after=request.after)
+    endpoint = Endpoint(request.host, request.port, request.ca)
+    options: dict[str, Any] = {
+        "own_client_id": request.thing,
+        "retries": Retries(first_pause=0.05),
+        "calls": disk,
+    }
+    parameters = {"SerialNumber": request.serial}
+    if request.claim is not None:
+        claim = Credentials(*request.claim)
+        provision(
+            endpoint,
+            claim,
+            request.template,
+            parameters,
+            request.out,
+            key=request.key,  # type: ignore[arg-type]
+            **options,
+        )
+    else:
+        renew(
+            request.out,
+            request.template,
+            parameters,
+            key=request.key,  # type: ignore[arg-type]
+            keep_key=request.keep_key,
+            **options,
+        )
+    return disk.calls
+
+
+def main() -> None:
+    """Serve requests until the input ends."""
+    from fleetgate.device import paho_client  # noqa: F401 - before the forks
+
+    for line in sys.stdin:
+        request = Request(**json.loads(line))
+        reads, writes = os.pipe()
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                os.write(writes, str(carry_out(request)).encode())
+                code = 0
+            except ProvisioningError as error:
+                os.write(2, f"{request}: {error.message}\n".encode())
+            finally:
+                os._exit(code)
+        os.close(writes)
+        if request.seconds is not None:
+            time.sleep(request.seconds)
+            os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        with os.fdopen(reads, "rb") as stream:
+            calls = int(stream.read() or 0)
+        sys.stdout.write(f"{os.waitstatus_to_exitcode(status)} {calls}\n")
+        sys.stdout.flush()
+
+
+class Children:
+    """The process that does the requests, seen from the test."""
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.device.killed_child"],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        return self
+
+    def do(self, request: Request) -> tuple[int, int]:
+        """Exit code, and number of calls if it was not killed."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(asdict(request)) + "\n")
+        self._process.stdin.flush()
+        code, calls = self._process.stdout.readline().split()
+        return int(code), int(calls)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait(30)
+        self._process.stdout.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,279 @@
+"""The client for thousands of connections, against servers that misbehave; one loop, no threads."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+import pytest
+
+from fleetgate.device import asyncio_client, tls
+from fleetgate.device.asyncio_client import AsyncioClient
+from fleetgate.device.endpoint import Endpoint
+from fleetgate.device.errors import BadRequest, ConnectionFailed, ConnectionLost, NotAuthorized
+from fleetgate.mqtt.packets import (
+    Connack,
+    Connect,
+    Disconnect,
+    Packet,
+    Pingreq,
+    Puback,
+    Publish,
+    Suback,
+    Subscribe,
+    Unsuback,
+    Unsubscribe,
+    Version,
+)
+from tests.device.clients import Remains, both_versions
+from tests.device.conftest import Files, Scripted
+from tests.device.test_clients import Peer
+
+T = TypeVar("T")
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays(claim: Files) -> Iterator[None]:
+    remains = Remains()
+    yield
+    assert remains.none(), remains
+
+
+def run(
+    files: Files,
+    port: int,
+    work: Callable[[AsyncioClient], Awaitable[T]],
+    version: Version = 5,
+    **options: Any,
+) -> T:
+    """Connect, do it, and disconnect."""
+    context: ssl.SSLContext = tls.context(files.ca, files.certificate, files.key)
+    endpoint = Endpoint("localhost", port, files.ca, mqtt_version=version, **options)
+
+    async def connected() -> T:
+        def begin(incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> ssl.SSLObject:
+            return context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+
+        client = await asyncio_client.connect(endpoint, ("127.0.0.1", port), begin, "device")
+        try:
+            return await work(client)
+        finally:
+            await done(client.disconnect())
+
+    return asyncio.run(connected())
+
+
+def refusal(files: Files, port: int, **options: Any) -> ConnectionFailed:
+    with pytest.raises(ConnectionFailed) as caught:
+        run(files, port, nothing, **options)
+    return caught.value
+
+
+async def nothing(_: AsyncioClient) -> None: ...
+
+
+async def done(future: Future[None]) -> None:
+    async with asyncio.timeout(5):
+        await asyncio.wrap_future(future)
+
+
+def agreeing(stream: ssl.SSLSocket) -> Peer:
+    peer = Peer(stream)
+    assert isinstance(peer.next(), Connect)
+    peer.send(Connack())
+    return peer
+
+
+def serve_all(stream: ssl.SSLSocket) -> None:
+    """A server that agrees to everything but `closed`, and sends messages back."""
+    peer = agreeing(stream)
+    while True:
+        match packet := peer.next():
+            case Subscribe():
+                refused = packet.subscriptions[0].topic_filter == "closed"
+                peer.send(Suback(packet.packet_id, (0x87 if refused else 1,)))
+            case Unsubscribe():
+                peer.send(Unsuback(packet.packet_id, (0,)))
+            case Publish():
+                if packet.packet_id is not None:
+                    code = 0x87 if packet.topic == "closed" else 0
+                    peer.send(Puback(packet.packet_id, code))
+                if packet.topic != "closed":
+                    peer.send(Publish(packet.topic, packet.payload, 1, packet_id=9))
+            case Disconnect():
+                return
+            case _:
+                pass
+
+
+def test_messages_go_round(claim: Files, scripted: Scripted) -> None:
+    async def work(client: AsyncioClient) -> list[tuple[str, bytes]]:
+        got: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
+        await done(client.subscribe("a/#", 1, lambda *message: got.put_nowait(message)))
+        await done(client.publish("a/x", b"1", 1))
+        messages = [await got.get()]
+        await done(client.publish("a/y", bytes(20_000), 0))
+        messages.append(await got.get())
+        await done(client.unsubscribe("a/#"))
+        return messages
+
+    with scripted(serve_all) as port:
+        assert run(claim, port, work) == [("a/x", b"1"), ("a/y", bytes(20_000))]
+
+
+def test_what_is_refused_names_topic_and_action(claim: Files, scripted: Scripted) -> None:
+    async def work(client: AsyncioClient) -> None:
+        with pytest.raises(NotAuthorized) as caught:
+            await done(client.subscribe("closed", 1, lambda *_: None))
+        assert (caught.value.action, caught.value.reason_code) == ("iot:Subscribe", 0x87)
+        with pytest.raises(NotAuthorized) as caught:
+            await done(client.publish("closed", b"", 1))
+        assert (caught.value.topic, caught.value.action) == ("closed", "iot:Publish")
+        for future in (client.publish("#", b"", 1), client.subscribe("a#", 1, lambda *_: None)):
+            with pytest.raises(BadRequest):
+                await done(future)
+
+    with scripted(serve_all) as port:
+        run(claim, port, work)
+
+
+def test_other_threads_may_call(claim: Files, scripted: Scripted) -> None:
+    async def work(client: AsyncioClient) -> None:
+        await asyncio.to_thread(lambda: client.publish("a", b"", 1).result(5))
+        await asyncio.to_thread(lambda: client.disconnect().result(5))
+
+    with scripted(serve_all) as port:
+        run(claim, port, work)
+
+
+@both_versions
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x20\x01\x00"])
+def test_a_server_that_answers_something_else(
+    answer: bytes, version: Version, claim: Files, scripted: Scripted
+) -> None:
+    def script(stream: ssl.SSLSocket) -> None:
+        stream.recv(4096)
+        stream.sendall(answer)
+
+    with scripted(script) as port:
+        message = refusal(claim, port, version=version).message
+        assert f"`localhost` port {port} did not answer CONNECT" in message
+        assert "is the client certificate registered and ACTIVE" in message
+
+
+def test_a_connack_that_refuses(claim: Files, scripted: Scripted) -> None:
+    def script(stream: ssl.SSLSocket) -> None:
+        peer = Peer(stream)
+        peer.next()
+        peer.send(Connack(False, 0x87, {"reason_string": "because"}))
+        stream.recv(4096)
+
+    with scripted(script) as port:
+        assert "refused the connection (not authorized, 0x87: because)" in str(refusal(claim, port))
+
+
+def test_a_server_that_says_nothing(claim: Files, scripted: Scripted) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        error = refusal(claim, port, connect_timeout=0.2)
+        assert f"no TLS handshake with `localhost` port {port} within 0.2 s" in error.message
+        assert error.waited == 0.2
+    over = threading.Event()
+
+    def script(stream: ssl.SSLSocket) -> None:
+        over.wait(5)
+
+    with scripted(script) as port:
+        error = refusal(claim, port, connect_timeout=0.2)
+        over.set()
+        assert "did not answer CONNECT within 0.2 s" in error.message
+
+
+def test_nobody_listens_or_somebody_else_does(
+    claim: Files, stranger: Files, scripted: Scripted
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    said = f"no TCP connection to `localhost` port {port}: Connection refused"
+    assert refusal(claim, port).message == said
+    with pytest.raises(ConnectionFailed) as caught:
+        asyncio.run(asyncio_client.resolve(Endpoint("localhost", port)))
+    assert caught.value.message == said
+    with pytest.raises(ConnectionFailed, match="the name has no address"):
+        asyncio.run(asyncio_client.resolve(Endpoint("host.invalid", port)))
+    with scripted(serve_all) as port:
+        error = refusal(stranger, port)
+        assert "the server's certificate is not trusted" in error.message
+        assert not error.retry
+
+
+def test_of_the_addresses_those_that_answer_are_used() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        found = asyncio.run(asyncio_client.resolve(Endpoint("localhost", port)))
+        assert found == [("127.0.0.1", port)]  # and not ::1
+
+
+@pytest.mark.parametrize("garbage", [b"\xff\xff\xff\xff\xff", b"\x30\x03\x00\x05a", b""])
+def test_what_waits_fails_when_the_connection_ends(
+    garbage: bytes, claim: Files, scripted: Scripted
+) -> None:
+    def script(stream: ssl.SSLSocket) -> None:
+        peer = agreeing(stream)
+        peer.next()
+        stream.sendall(garbage)
+
+    async def work(client: AsyncioClient) -> None:
+        lost: list[ConnectionLost] = []
+        client.on_lost(lost.append)
+        with pytest.raises(ConnectionLost, match="before the message to `a` was acknowledged"):
+            await done(client.publish("a", b"", 1))
+        assert len(lost) == 1
+        with pytest.raises(ConnectionLost, match="has ended already"):
+            await done(client.publish("a", b"", 1))
+
+    with scripted(script) as port:
+        run(claim, port, work)
+
+
+def test_a_server_that_does_not_answer_pings_is_lost(claim: Files, scripted: Scripted) -> None:
+    pings: list[Packet] = []
+
+    def script(stream: ssl.SSLSocket) -> None:
+        peer = agreeing(stream)
+        pings.append(peer.next())
+        peer.next()
+
+    async def work(client: AsyncioClient) -> str:
+        lost: asyncio.Future[ConnectionLost] = asyncio.get_running_loop().create_future()
+        client.on_lost(lost.set_result)
+        return (await lost).message
+
+    with scripted(script) as port:
+        begun = time.monotonic()
+        message = run(claim, port, work, keep_alive=1)
+        assert message == "the server did not answer a ping within 0.5 s"
+        assert time.monotonic() - begun < 3
+    assert isinstance(pings[0], Pingreq)
+
+
+def test_a_goodbye_is_said_and_waits_for_nobody_for_long(claim: Files, scripted: Scripted) -> None:
+    said: list[Packet] = []
+    over = threading.Event()
+
+    def script(stream: ssl.SSLSocket) -> None:
+        said.append(agreeing(stream).next())
+        over.wait(5)
+
+    with scripted(script) as port:
+        begun = time.monotonic()
+        run(claim, port, nothing)
+        assert time.monotonic() - begun < 3
+        over.set()
+    assert isinstance(said[0], Disconnect)

@@ -1,0 +1,107 @@
+"""What all adapters promise of futures, listeners and messages; and the words for refusals."""
+
+from __future__ import annotations
+
+import pytest
+
+from fleetgate.device import client_state
+from fleetgate.device.client_state import ClientState
+from fleetgate.device.endpoint import Endpoint
+from fleetgate.device.errors import ConnectionLost, NotAuthorized
+from fleetgate.device.mqtt_client import OnMessage, subscription_refused
+from fleetgate.mqtt.packets import Version
+
+
+def test_a_future_is_done_once() -> None:
+    state = ClientState()
+    good, bad = state.begin("this"), state.begin("that")
+    assert not good.cancel()  # it runs from the beginning
+    state.succeed(good)
+    state.fail(good, RuntimeError())
+    state.fail(bad, subscription_refused("a", 0x87))
+    state.succeed(bad)
+    state.lose("the end")
+    assert good.result(0) is None
+    with pytest.raises(NotAuthorized):
+        bad.result(0)
+
+
+def test_the_end_fails_futures_first_and_tells_each_listener_once() -> None:
+    state = ClientState()
+    told: list[str] = []
+    waiting = state.begin("it was acknowledged")
+
+    def listener(error: ConnectionLost) -> None:
+        assert waiting.done()
+        told.append(error.message)
+        raise RuntimeError("a mistake of the program")
+
+    state.on_lost(listener)
+    state.on_lost(listener)
+    state.on_lost(lambda _error: told.append("never"))()
+    state.lose("the server closed the connection", retry=False)
+    state.lose("again")
+    assert told == ["the server closed the connection"] * 2
+    with pytest.raises(
+        ConnectionLost, match="the server closed the connection before it was acknowledged"
+    ) as lost:
+        waiting.result(0)
+    assert not lost.value.retry
+    late = state.begin("something")
+    with pytest.raises(ConnectionLost, match="has ended already: the server closed"):
+        late.result(0)
+    state.on_lost(lambda _error: told.append("late"))()
+    assert told[2:] == ["late"]
+
+
+def test_a_message_goes_to_whom_it_matches() -> None:
+    state = ClientState()
+    got: list[str] = []
+
+    def receiver(name: str) -> OnMessage:
+        def receive(topic: str, _payload: bytes) -> None:
+            got.append(f"{name} {topic}")
+            if name == "fails":
+                raise RuntimeError("a mistake of the program")
+
+        return receive
+
+    old = receiver("old")
+    for name, topic_filter in [("fails", "a/#"), ("one", "a/+"), ("shared", "$share/g/a/b")]:
+        state.listen(topic_filter, receiver(name))
+    state.listen("a/b", old)
+    state.listen("a/b", receiver("new"))
+    state.forget("a/b", old)  # it was replaced: not his any more
+    state.deliver("a/b", b"")
+    assert got == ["fails a/b", "one a/b", "shared a/b", "new a/b"]
+    state.forget("a/b")
+    state.forget("a/#")
+    state.deliver("a/b/c", b"")
+    state.deliver("$SYS", b"")
+    assert len(got) == 4
+
+
+@pytest.mark.parametrize(
+    ("version", "code", "said", "retry"),
+    [
+        # MQTT 3.1.1 section 3.2.2.3
+        (4, 1, "unacceptable protocol version, 0x01); does the server speak MQTT 3.1.1?", False),
+        (4, 2, "identifier rejected, 0x02); may a client be called `me`?", False),
+        (4, 3, "server unavailable, 0x03); try again later", True),
+        (4, 5, "not authorized, 0x05); is the client certificate registered and ACTIVE", True),
+        # MQTT 5 section 3.2.2.2
+        (5, 0x84, "unsupported protocol version, 0x84: no); does the server speak MQTT 5?", False),
+        (5, 0x85, "client identifier not valid, 0x85: no); may a client be called `me`?", False),
+        (5, 0x87, "not authorized, 0x87: no); is the client certificate registered", True),
+        (5, 0x88, "server unavailable, 0x88: no); try again later", True),
+        (5, 0x97, "quota exceeded, 0x97: no); try again later", True),
+        (5, 0x9F, "connection rate exceeded, 0x9f: no); try again later", True),
+        (5, 0xFE, "unknown code, 0xfe: no); is the client certificate registered", True),
+    ],
+)
+def test_a_refused_connection_in_words(version: Version, code: int, said: str, retry: bool) -> None:
+    endpoint = Endpoint("host", mqtt_version=version)
+    text = "no" if version == 5 else None
+    error = client_state.said_refused(endpoint, "me", code, text)
+    assert error.message.startswith(f"`host` port 8883 refused the connection ({said}")
+    assert error.retry == retry

@@ -1,0 +1,245 @@
+"""Every adapter against mosquitto, and against servers that misbehave."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+
+import pytest
+
+from fleetgate.device import extras
+from fleetgate.device.endpoint import Credentials, Endpoint
+from fleetgate.device.errors import ConnectionLost, NotAuthorized
+from fleetgate.mqtt.codec import encode
+from fleetgate.mqtt.connection import Connection, Role
+from fleetgate.mqtt.packets import Connack, Packet, Suback, Subscribe, Version
+from tests.device.clients import (
+    ADAPTERS,
+    Inbox,
+    Losses,
+    Remains,
+    both_versions,
+    connect,
+    every_adapter,
+    refusal,
+    result,
+)
+from tests.device.conftest import Broker, Files, Scripted
+
+
+def at(
+    port: int, files: Files, version: Version = 5, timeout: float = 5.0, size: int = 10_000
+) -> tuple[Endpoint, Credentials]:
+    endpoint = Endpoint(
+        "localhost",
+        port,
+        files.ca,
+        mqtt_version=version,
+        connect_timeout=timeout,
+        max_packet_size=size,
+    )
+    return endpoint, Credentials(files.certificate, files.key)
+
+
+class Peer:
+    """A server's side of MQTT, in a script."""
+
+    def __init__(self, stream: ssl.SSLSocket) -> None:
+        self._stream = stream
+        self._mqtt = Connection(Role.SERVER)
+        self._packets: list[Packet] = []
+
+    def next(self) -> Packet:
+        while not self._packets:
+            data = self._stream.recv(4096)
+            if not data:
+                raise OSError("the client has hung up")
+            self._packets += self._mqtt.receive(data)
+        return self._packets.pop(0)
+
+    def send(self, packet: Packet) -> None:
+        self._stream.sendall(self._mqtt.send(packet))
+
+
+@pytest.mark.needs("mosquitto")
+@every_adapter
+@both_versions
+def test_mosquitto_will_do(adapter: str, version: Version, broker: Broker, claim: Files) -> None:
+    endpoint, credentials = at(broker.port, claim, version)
+    client = connect(adapter, endpoint, credentials, "device")
+    inbox = Inbox()
+    result(client.subscribe("free/x", 1, inbox))
+    result(client.publish("free/x", b"1", 1))
+    assert inbox.next() == ("free/x", b"1")
+    if version == 5:
+        with pytest.raises(NotAuthorized):
+            result(client.publish("closed", b"", 1))
+    result(client.disconnect())
+
+
+@every_adapter
+def test_a_server_that_says_nothing(adapter: str, claim: Files, scripted: Scripted) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        endpoint, credentials = at(listener.getsockname()[1], claim, timeout=0.3)
+        error = refusal(adapter, endpoint, credentials)
+        assert f"no TLS handshake with `localhost` port {endpoint.port} within" in error.message
+        assert error.waited
+
+    over = threading.Event()
+
+    def script(stream: ssl.SSLSocket) -> None:
+        over.wait(5)
+
+    with scripted(script) as port:
+        endpoint, credentials = at(port, claim, timeout=0.3)
+        begun = time.monotonic()
+        error = refusal(adapter, endpoint, credentials)
+        over.set()
+        assert f"`localhost` port {port} did not answer CONNECT within 0.3 s" in error.message
+        assert error.waited == 0.3
+        assert time.monotonic() - begun < 3
+
+
+@every_adapter
+@both_versions
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x20\x01\x00"])
+def test_a_server_that_answers_something_else(
+    answer: bytes, adapter: str, version: Version, claim: Files, scripted: Scripted
+) -> None:
+    """Hanging up without CONNACK is what AWS does to a certificate that is not active."""
+    remains = Remains()
+
+    def script(stream: ssl.SSLSocket) -> None:
+        stream.recv(4096)
+        stream.sendall(answer)
+
+    with scripted(script) as port:
+        endpoint, credentials = at(port, claim, version)
+        begun = time.monotonic()
+        message = refusal(adapter, endpoint, credentials).message
+        assert time.monotonic() - begun < 3  # not only when the time is over
+        assert f"`localhost` port {port}" in message
+        assert "is the client certificate registered and ACTIVE" in message
+    assert remains.none(), remains
+
+
+@every_adapter
+@both_versions
+@pytest.mark.parametrize("garbage", [b"\xff\xff\xff\xff\xff", b"\x30\x03\x00\x05a", b"\xf0\x00"])
+def test_garbage_ends_the_connection(
+    garbage: bytes, adapter: str, version: Version, claim: Files, scripted: Scripted
+) -> None:
+    remains = Remains()
+
+    def script(stream: ssl.SSLSocket) -> None:
+        peer = Peer(stream)
+        peer.next()
+        peer.send(Connack())
+        peer.next()
+        stream.sendall(garbage)
+        stream.recv(4096)
+
+    with scripted(script) as port:
+        client = connect(adapter, *at(port, claim, version), "device")
+        losses = Losses(client)
+        future = client.subscribe("a", 1, Inbox())
+        with pytest.raises(ConnectionLost):
+            result(future)
+        losses.next()
+        result(client.disconnect())
+    assert remains.none(), remains
+
+
+@pytest.mark.parametrize("adapter", ["paho", "aiomqtt"])
+def test_a_large_packet_is_not_even_awaited(adapter: str, claim: Files, scripted: Scripted) -> None:
+    def script(stream: ssl.SSLSocket) -> None:
+        peer = Peer(stream)
+        peer.next()
+        peer.send(Connack())
+        subscribe = peer.next()
+        assert isinstance(subscribe, Subscribe)
+        peer.send(Suback(subscribe.packet_id, (1,)))
+        stream.sendall(b"\x30\xff\xff\xff\x7f\x00\x01a\x00")  # 256 MB (2.1.4), or so it says
+        stream.recv(4096)
+
+    with scripted(script) as port:
+        client = connect(adapter, *at(port, claim), "device")
+        losses = Losses(client)
+        client.subscribe("a", 1, Inbox())
+        assert losses.next().message == (
+            "the server sent a packet of 268435460 bytes, and this device takes at most 10000 "
+            "(max_packet_size)"
+        )
+        result(client.disconnect())
+
+
+@every_adapter
+@both_versions
+def test_what_waits_fails_when_the_server_hangs_up(
+    adapter: str, version: Version, claim: Files, scripted: Scripted
+) -> None:
+    remains = Remains()
+
+    def script(stream: ssl.SSLSocket) -> None:
+        peer = Peer(stream)
+        peer.next()
+        peer.send(Connack())
+        for _ in range(3):
+            peer.next()
+
+    with scripted(script) as port:
+        client = connect(adapter, *at(port, claim, version), "device")
+        losses = Losses(client)
+        futures = [
+            client.publish("a", b"1", 1),
+            client.subscribe("b/+", 1, Inbox()),
+            client.unsubscribe("c"),
+        ]
+        for future, said in zip(
+            futures,
+            ["the message to `a`", "the subscription to `b/+`", "the end of the subscription"],
+            strict=True,
+        ):
+            with pytest.raises(ConnectionLost) as caught:
+                result(future)
+            assert caught.value.message.startswith(
+                f"the server closed the connection before {said}"
+            )
+        assert losses.next().message == "the server closed the connection"
+        result(client.disconnect())
+    assert remains.none(), remains
+
+
+def test_a_server_that_falls_silent(claim: Files, scripted: Scripted) -> None:
+    """All adapters at once: a ping and its answer take the better part of three seconds."""
+    remains = Remains()
+
+    def script(stream: ssl.SSLSocket) -> None:
+        Peer(stream).next()
+        stream.sendall(encode(Connack(), 5))
+        while stream.recv(4096):
+            pass
+
+    with ExitStack() as stack:
+        clients = {}
+        for adapter in ADAPTERS:
+            endpoint, credentials = at(stack.enter_context(scripted(script)), claim)
+            client = connect(adapter, replace(endpoint, keep_alive=1), credentials, "device")
+            clients[adapter] = (client, Losses(client))
+        for adapter, (client, losses) in clients.items():
+            assert "did not answer a ping within" in losses.next().message, adapter
+            result(client.disconnect())
+    assert remains.none(), remains
+
+
+def test_an_extra_that_is_not_installed_is_named() -> None:
+    with pytest.raises(extras.ExtraMissing) as caught:
+        extras.load("no_such_library.part", "awscrt")
+    assert caught.value.message == (
+        'no_such_library is not installed; it comes with: pip install "fleetgate[awscrt]"'
+    )
+    assert extras.load("awscrt.mqtt5", "awscrt").__name__ == "awscrt.mqtt5"
