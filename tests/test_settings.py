@@ -79,6 +79,10 @@ def test_addresses_are_host_and_port(text: str, value: tuple[str, int], tmp_path
         ({"FLEETGATE_BUCKETS": "factory="}, "a directory is expected"),
         ({"FLEETGATE_FUNCTIONS": "allow"}, "functions: NAME=TARGET is expected, not `allow`"),
         ({"FLEETGATE_FUNCTIONS": "a.b=builtin:vault"}, "`a.b` is no name of a function: 1 to 64"),
+        (
+            {"FLEETGATE_FUNCTIONS": "arn:aws:lambda:us-east-1:0:function:f=builtin:vault"},
+            "letters, digits, `-_` (of an ARN the part behind `function:`)",
+        ),
         ({"FLEETGATE_S3_ENDPOINT_URL": "s3.example"}, "http://HOST:PORT or https://HOST"),
         ({"FLEETGATE_S3_ENDPOINT_URL": "http://u:p@s3.example"}, "without credentials"),
         ({"FLEETGATE_DATABASE": "fleet.db"}, "database: postgresql://USER:PASSWORD@HOST"),
@@ -287,7 +291,15 @@ WEBHOOK = 'webhook = "https://erp.example/"'
             'f = { python = "a:b", environment = { "A=" = "hush" } }',
             "`A=` is no name of a variable",
         ),
+        (
+            'f = { python = "a:b", environment = { A = "hush" } }',
+            "`A` is no name of a variable: a letter, then one or more letters, digits or `_`",
+        ),
         ('f = { python = "a:b", environment = { A_B = 3 } }', "value of `A_B` has to be a text"),
+        (
+            'f = { python = "a:b", environment = { AWS_REGION = "hush" } }',
+            "`environment`: `AWS_REGION` is reserved",
+        ),
         ('f = { lambda = "http://h" }', "`function` is required"),
         ('f = { lambda = "http://u:hush@h", function = "g" }', "`lambda`: http://HOST:PORT or"),
         ('f = { lambda = "h", function = "g" }', "`lambda`: http://HOST:PORT or"),

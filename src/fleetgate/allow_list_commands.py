@@ -100,7 +100,7 @@ def list_(
 ) -> None:
     """Print a list: each serial number, and how often it was used.
 
-    Of a list in a file that is what was used; the file says the rest.
+    Of a list in a file that is what the file says now, and what was used of it before.
     """
     server = _Server(name, endpoint_url)
     for each in [server.describe(serial)] if serial is not None else server.serials(used=used):

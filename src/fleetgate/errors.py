@@ -63,7 +63,7 @@ class InvalidCsr(Error):
 
 
 class InvalidFaultScript(Error):
-    """A fault script breaks a rule; the message names the fault, the key, the rule and the value."""
+    """A fault script breaks a rule; the message names fault, key, rule and value."""
 
 
 class InputFileError(Error):

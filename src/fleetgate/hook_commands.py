@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from fleetgate.errors import Error
 from fleetgate.signed_requests import EndpointUrl, RunningServer
+
+NOT_TRIED = 3
+"""The exit code when it could not be found out what a device would hear."""
 
 app = typer.Typer(
     help="Try the pre-provisioning hook of a template.",
@@ -56,7 +59,10 @@ def try_(
     ] = None,
     function: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Not the hook of the template but this function."),
+        typer.Option(
+            metavar="NAME",
+            help="Not the hook of the template but this function, by its name or ARN.",
+        ),
     ] = None,
     endpoint_url: EndpointUrl = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -64,8 +70,38 @@ def try_(
     """Show what the hook says to a device, and what the device would get.
 
     All that RegisterThing does is done, and nothing is kept. The exit code is 0 when the device
-    would be provisioned, and 1 when it would be refused.
+    would be provisioned, 1 when it would be refused, 2 for options that are wrong, and 3 when it
+    could not be tried: no server, no such template, a file that cannot be read.
     """
+    try:
+        tried = _tried(
+            *(template, parameters, csr, client_id, claim_certificate_id, version, function),
+            RunningServer(endpoint_url),
+        )
+    except Error as error:
+        _not_tried(error.message)
+    except OSError as error:
+        _not_tried(f"`{error.filename}`: {error.strerror}")
+    if as_json:
+        typer.echo(_json(tried))
+    else:
+        for line in lines(tried):
+            typer.echo(_printable(line))
+    if not tried["verdict"]["allowed"]:
+        raise typer.Exit(1)
+
+
+def _tried(
+    template: str,
+    parameters: str,
+    csr: Path | None,
+    client_id: str | None,
+    claim_certificate_id: str | None,
+    version: int | None,
+    function: str | None,
+    server: RunningServer,
+) -> dict[str, Any]:
+    """What the server says; raises Error and OSError."""
     from fleetgate.device import options
 
     members: dict[str, Any] = {
@@ -78,14 +114,12 @@ def try_(
         "functionName": function,
     }
     asked = {name: value for name, value in members.items() if value is not None}
-    tried = RunningServer(endpoint_url).ask("POST", "hooks/test", asked)
-    if as_json:
-        typer.echo(_json(tried))
-    else:
-        for line in lines(tried):
-            typer.echo(_printable(line))
-    if not tried["verdict"]["allowed"]:
-        raise typer.Exit(1)
+    return server.ask("POST", "hooks/test", asked)
+
+
+def _not_tried(why: str) -> NoReturn:
+    typer.echo(f"fleetgate: {why}", err=True)
+    raise typer.Exit(NOT_TRIED)
 
 
 def _read(file: Path) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
+from typing import Final
 
 from fleetgate.errors import InvalidRequestException
 
@@ -55,6 +57,26 @@ class Account:
         """
         prefix = self.arn(kind + "/")
         return arn[len(prefix) :] if arn.startswith(prefix) else None
+
+
+_LATEST: Final = ":$LATEST"
+_FUNCTION: Final = re.compile(r"arn:[^:]*:lambda:[^:]*:[^:]*:function:[^:]+")
+
+
+def unqualified(arn: str) -> str:
+    """The ARN of a function without ``$LATEST``, its only version; any other ARN as it is."""
+    bare = arn.removesuffix(_LATEST)
+    return bare if bare != arn and _FUNCTION.fullmatch(bare) else arn
+
+
+def other_name(arn: str) -> str | None:
+    """The second ARN of what has two: a function, with ``$LATEST`` and without; else None."""
+    if ":lambda:" not in arn:
+        return None
+    bare = unqualified(arn)
+    if bare != arn:
+        return bare
+    return arn + _LATEST if _FUNCTION.fullmatch(arn) else None
 
 
 def certificate_id(der: bytes) -> str:

@@ -39,7 +39,7 @@ from fleetgate.gateway.rest import Rest
 from fleetgate.gateway.server_names import ServerNames
 from fleetgate.gateway.tls_context import server_context
 from fleetgate.names import Account
-from fleetgate.operations import admission, built_in_functions, provisioning
+from fleetgate.operations import admission, built_in_functions, uploaded_functions
 from fleetgate.operations.bulk import Bulk
 from fleetgate.operations.bulk_runner import Runner
 from fleetgate.operations.call import Services
@@ -48,6 +48,7 @@ from fleetgate.operations.credentials import Keyring
 from fleetgate.operations.event_configurations import load_enabled_events
 from fleetgate.operations.just_in_time import JustInTime
 from fleetgate.operations.rsa_keys import RsaKeys
+from fleetgate.operations.sweep import sweep
 from fleetgate.pki import issue, token, trust
 from fleetgate.reports import Reports
 from fleetgate.settings import Address, SettingError, Settings, config_file
@@ -59,6 +60,9 @@ log = logging.getLogger("fleetgate.server")
 
 GRACE = 5.0
 """Seconds that answers in flight are given when the server stops."""
+
+LAST_WORDS = 1.0
+"""Seconds of these in which who still waits is told that there will be no answer."""
 
 SWEEP_INTERVAL = 30.0
 """Seconds between two looks for certificates whose ownership token ended unused."""
@@ -119,6 +123,7 @@ async def serve(settings: Settings, ready: Callable[[Endpoints, Path], None]) ->
         stack.push_async_callback(services.rsa_keys.close)
         stack.push_async_callback(services.functions.close)
         await services.functions.start()
+        await uploaded_functions.tell_hidden(services)
         stack.push_async_callback(services.background.close)
         buckets = Buckets(settings.buckets, settings.s3_endpoint_url, settings.region)
         buckets.check()
@@ -158,7 +163,7 @@ async def serve(settings: Settings, ready: Callable[[Endpoints, Path], None]) ->
             proxies=settings.trusted_proxies,
         )
         serving = asyncio.create_task(http.serve(sockets=http_sockets), name="http")
-        stack.push_async_callback(_stop_http, http, serving)
+        stack.push_async_callback(_stop_http, rest, http, serving)
         sweeping = asyncio.create_task(_sweep_for_ever(services), name="sweep")
         stack.callback(sweeping.cancel)
         starting = asyncio.create_task(http.wait_started(), name="http-start")
@@ -297,7 +302,7 @@ async def _sweep_for_ever(services: Services) -> None:
     while True:
         more = False
         try:
-            swept = await services.store.write(provisioning.sweep, services.account, services.now())
+            swept = await services.store.write(sweep, services.account, services.now())
         except Exception as error:
             # the disk is full, a right in the database was revoked: later, then; the rest goes on
             cause = _cause(error)
@@ -330,7 +335,8 @@ async def _cancel(part: asyncio.Task[None]) -> None:
         await part
 
 
-async def _stop_http(http: HttpServer, serving: asyncio.Task[None]) -> None:
+async def _stop_http(rest: Rest, http: HttpServer, serving: asyncio.Task[None]) -> None:
+    rest.stop(asyncio.get_running_loop().time() + GRACE - LAST_WORDS)
     http.should_exit = True
     await serving
 

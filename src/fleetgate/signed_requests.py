@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from typing import Annotated, Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import typer
 
@@ -29,14 +30,19 @@ class RunningServer:
     def __init__(self, endpoint_url: str | None) -> None:
         """Raises Error when the environment does not say who asks, or where."""
         import boto3
-        from botocore.exceptions import BotoCoreError
+        from botocore.exceptions import BotoCoreError, NoRegionError
         from botocore.httpsession import URLLib3Session
 
         try:
             session = boto3.Session()
             client = session.client("iot", endpoint_url=endpoint_url)
+            if _is_amazons(str(client.meta.endpoint_url)):
+                raise _nowhere(str(client.meta.endpoint_url))
             self._credentials = session.get_credentials()
         except (BotoCoreError, ValueError) as error:
+            no_region = isinstance(error, NoRegionError | ValueError)
+            if no_region and endpoint_url is None and not os.environ.get("AWS_ENDPOINT_URL"):
+                raise _nowhere("AWS") from None
             raise Error(f"the server cannot be asked: {error}") from None
         if self._credentials is None:
             raise Error("the server cannot be asked: there are no credentials in the environment")
@@ -77,3 +83,26 @@ class RunningServer:
             message = str(answer.get("message", "")).partition("\n")[0]
             raise Error(f"{code}: {message}")
         return answer
+
+
+def _is_amazons(url: str) -> bool:
+    """Whether it is an endpoint of AWS: what boto3 goes to when it is not told where.
+
+    AWS has none of our paths, and what is sent there is none of its business.
+    """
+    from botocore.loaders import create_loader
+
+    host = urlsplit(url).hostname or ""
+    outputs = [each["outputs"] for each in create_loader().load_data("partitions")["partitions"]]
+    return any(
+        host.endswith(f".{each[suffix]}")
+        for each in outputs
+        for suffix in ("dnsSuffix", "dualStackDnsSuffix")
+    )
+
+
+def _nowhere(found: str) -> Error:
+    return Error(
+        "the server cannot be asked: it is not said where it is: AWS_ENDPOINT_URL "
+        f'(eval "$(fleetgate env)" sets it) or --endpoint-url is expected, and not {found}'
+    )

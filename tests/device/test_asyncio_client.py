@@ -17,6 +17,7 @@ from fleetgate.device import asyncio_client, tls
 from fleetgate.device.asyncio_client import AsyncioClient
 from fleetgate.device.endpoint import Endpoint
 from fleetgate.device.errors import BadRequest, ConnectionFailed, ConnectionLost, NotAuthorized
+from fleetgate.mqtt.codec import encode
 from fleetgate.mqtt.packets import (
     Connack,
     Connect,
@@ -33,7 +34,7 @@ from fleetgate.mqtt.packets import (
 )
 from tests.device.clients import Remains, both_versions
 from tests.device.conftest import Files, Scripted
-from tests.device.test_clients import Peer
+from tests.device.test_clients import Peer, acknowledges_late
 
 T = TypeVar("T")
 
@@ -240,6 +241,75 @@ def test_what_waits_fails_when_the_connection_ends(
 
     with scripted(script) as port:
         run(claim, port, work)
+
+
+def test_what_a_server_says_at_the_end_is_told(claim: Files, scripted: Scripted) -> None:
+    def script(stream: ssl.SSLSocket) -> None:
+        peer = agreeing(stream)
+        peer.next()
+        peer.send(Disconnect(0x8B, {"reason_string": "for a while"}))
+        stream.recv(4096)
+
+    async def work(client: AsyncioClient) -> None:
+        futures: list[Future[None]] = []
+
+        def again(_: ConnectionLost) -> None:
+            futures.append(client.disconnect())
+            futures.append(client.publish("a", b"", 1))
+
+        client.on_lost(again)
+        with pytest.raises(ConnectionLost) as caught:
+            await done(client.publish("a", b"", 1))
+        assert "disconnected (server shutting down, 0x8b: for a while)" in caught.value.message
+        await done(futures[0])
+        with pytest.raises(ConnectionLost):
+            await done(futures[1])
+
+    with scripted(script) as port:
+        run(claim, port, work)
+
+
+def test_a_message_and_a_goodbye_in_one_breath(claim: Files, scripted: Scripted) -> None:
+    """What a callback does when the server has hung up already, in the same bytes."""
+
+    def script(stream: ssl.SSLSocket) -> None:
+        peer = agreeing(stream)
+        packet = peer.next()
+        assert isinstance(packet, Publish)
+        assert packet.packet_id is not None
+        stream.sendall(encode(Puback(packet.packet_id, 0x87), 5) + encode(Disconnect(0x87), 5))
+        stream.recv(4096)
+
+    async def work(client: AsyncioClient) -> None:
+        with pytest.raises(NotAuthorized):
+            await done(client.publish("a", b"", 1))
+        futures = client.disconnect(), client.publish("a", b"", 1)
+        await done(futures[0])
+        with pytest.raises(ConnectionLost):
+            await done(futures[1])
+
+    with scripted(script) as port:
+        for _ in range(3):
+            run(claim, port, work)
+
+
+def test_a_late_acknowledgement_does_not_end_the_next_subscription(
+    claim: Files, scripted: Scripted
+) -> None:
+    async def work(client: AsyncioClient) -> tuple[str, bytes]:
+        got: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
+
+        def receive(*message: Any) -> None:
+            got.put_nowait(message)
+
+        await done(client.subscribe("a", 1, receive))
+        unsubscribed = client.unsubscribe("a")
+        await done(client.subscribe("a", 1, receive))
+        await done(unsubscribed)
+        return await asyncio.wait_for(got.get(), 5)
+
+    with scripted(acknowledges_late) as port:
+        assert run(claim, port, work) == ("a", b"1")
 
 
 def test_a_server_that_does_not_answer_pings_is_lost(claim: Files, scripted: Scripted) -> None:

@@ -190,7 +190,7 @@ def test_what_is_no_base45_is_refused(text: str) -> None:
 
 def test_a_code_has_as_much_room_as_is_said() -> None:
     for version, room in enumerate(claim_code.CAPACITIES, 1):
-        if version in (1, 9, 10, 20, 26, 27, 40):
+        if version in (1, 9, 10, 22, 26, 27, 40):
             made = [
                 segno.make("A" * size, error="l", mode="alphanumeric", micro=False).version
                 for size in (room, room + 1)
@@ -199,7 +199,7 @@ def test_a_code_has_as_much_room_as_is_said() -> None:
             assert made == [version, version + 1][: len(made)]
 
 
-@pytest.mark.parametrize("version", [10, 20])
+@pytest.mark.parametrize("version", [10, 22])
 def test_codes_there_and_back(claim: Claim, rsa_claim: Claim, version: int) -> None:
     for each in (claim, rsa_claim, dataclasses.replace(rsa_claim, ca_pem=None)):
         texts = claim_code.encode(each, version)
@@ -216,16 +216,16 @@ def test_codes_there_and_back(claim: Claim, rsa_claim: Claim, version: int) -> N
 PKCS8 = Encoding.DER, PrivateFormat.PKCS8, NoEncryption()
 
 
-def test_a_claim_takes_two_codes_that_a_camera_reads(rsa_claim: Claim) -> None:
-    assert len(claim_code.encode(rsa_claim, claim_code.LARGEST)) == 2
-    assert claim_code.size_of(claim_code.LARGEST) == (105, 53)
+def test_a_claim_takes_few_codes_that_fit_a_screen(rsa_claim: Claim) -> None:
+    assert len(claim_code.encode(rsa_claim, claim_code.LARGEST)) <= 2
+    assert claim_code.size_of(claim_code.LARGEST) == (113, 57)
 
 
 def test_codes_that_do_not_make_a_claim(claim: Claim, rsa_claim: Claim) -> None:
     texts, others = claim_code.encode(rsa_claim, 10), claim_code.encode(claim, 10)
     assert len(texts) > 2
     first = texts[0]
-    damaged = first[:-10] + first[-10:].translate(str.maketrans("ABC", "BCA", " "))
+    damaged = first[:-2] + ("0" if first[-2] != "0" else "1") + ":"
     for lines, said in (
         (texts[1:-1], f"of {len(texts)} codes 1, {len(texts)} is missing"),
         ([first, others[1]], "the codes are of different claims"),
@@ -233,7 +233,7 @@ def test_codes_that_do_not_make_a_claim(claim: Claim, rsa_claim: Claim) -> None:
         ([first.replace(":1/", ":0/")], f"code 0 of {len(texts)} cannot be"),
         ([first, "something else"], "`something else` is not what a code of a claim says"),
         ([first[:-1]], "is not what a code of a claim says"),
-        ([texts[0].replace(texts[0].split(":")[3], texts[1].split(":")[3]), *texts[1:]], "checks"),
+        ([each.replace(each[10:18], "00000000") for each in texts], "checksum of the codes"),
         ([damaged, *texts[1:]], "scan"),
     ):
         with pytest.raises(ClaimDamaged) as caught:
@@ -262,10 +262,13 @@ def scanned(lines: list[str], scale: int = 3) -> list[str]:
         for _ in range(scale)
     )
     image = memoryview(pixels).cast("B", (height, width))
-    return [found.text for found in zxingcpp.read_barcodes(image)]
+    only = zxingcpp.BarcodeFormats(
+        [zxingcpp.BarcodeFormat.QRCode]
+    )  # it sees bar codes of four digits in some of them
+    return [found.text for found in zxingcpp.read_barcodes(image, only)]
 
 
-@pytest.mark.parametrize("version", [10, 20])
+@pytest.mark.parametrize("version", [10, 22])
 def test_a_scanner_reads_what_is_drawn(rsa_claim: Claim, version: int) -> None:
     text = claim_code.encode(rsa_claim, version)[0]
     lines = claim_code.draw(text)
@@ -277,7 +280,7 @@ def test_a_scanner_reads_what_is_drawn(rsa_claim: Claim, version: int) -> None:
 
 @pytest.mark.parametrize(
     ("columns", "rows", "version"),
-    [(80, 24, 10), (65, 100, 10), (105, 53, 20), (104, 53, 19), (105, 51, 19), (300, 200, 20)],
+    [(80, 24, 10), (65, 100, 10), (113, 57, 22), (112, 57, 21), (113, 55, 21), (300, 200, 22)],
 )
 def test_codes_fit_the_terminal_within_reason(columns: int, rows: int, version: int) -> None:
     assert claim_code.version_for(columns, rows) == version

@@ -7,7 +7,7 @@ import pytest
 from fleetgate.device import client_state
 from fleetgate.device.client_state import ClientState
 from fleetgate.device.endpoint import Endpoint
-from fleetgate.device.errors import ConnectionLost, NotAuthorized
+from fleetgate.device.errors import BadRequest, ConnectionLost, NotAuthorized
 from fleetgate.device.mqtt_client import OnMessage, subscription_refused
 from fleetgate.mqtt.packets import Version
 
@@ -66,19 +66,69 @@ def test_a_message_goes_to_whom_it_matches() -> None:
 
         return receive
 
-    old = receiver("old")
     for name, topic_filter in [("fails", "a/#"), ("one", "a/+"), ("shared", "$share/g/a/b")]:
-        state.listen(topic_filter, receiver(name))
-    state.listen("a/b", old)
-    state.listen("a/b", receiver("new"))
-    state.forget("a/b", old)  # it was replaced: not his any more
+        state.subscribing(topic_filter, 1, receiver(name)).begin()
+    old = state.subscribing("a/b", 1, receiver("old"))
+    old.begin()
+    state.subscribing("a/b", 1, receiver("new")).begin()
+    old.acknowledged(0x87, None)  # it was replaced: not his any more
     state.deliver("a/b", b"")
     assert got == ["fails a/b", "one a/b", "shared a/b", "new a/b"]
-    state.forget("a/b")
-    state.forget("a/#")
+    for topic_filter in ("a/b", "a/#", "not/subscribed/to"):
+        unsubscribing = state.unsubscribing(topic_filter)
+        unsubscribing.begin()
+        unsubscribing.acknowledged(0, None)
+        assert unsubscribing.future.result(0) is None
     state.deliver("a/b/c", b"")
     state.deliver("$SYS", b"")
     assert len(got) == 4
+
+
+def test_an_unsubscribe_ends_no_subscription_that_was_made_after_it() -> None:
+    """Not even one of the same callback, and not when its acknowledgement is late."""
+    state = ClientState()
+    got: list[bytes] = []
+
+    def receive(_topic: str, payload: bytes) -> None:
+        got.append(payload)
+
+    state.subscribing("a", 1, receive).begin()
+    unsubscribing = state.unsubscribing("a")
+    unsubscribing.begin()
+    state.deliver("a", b"until it is acknowledged")
+    state.subscribing("a", 1, receive).begin()
+    unsubscribing.acknowledged(0, None)
+    state.deliver("a", b"and again")
+    assert got == [b"until it is acknowledged", b"and again"]
+
+
+@pytest.mark.parametrize("end", ["acknowledged", "fail"])
+def test_a_subscription_that_failed_is_forgotten(end: str) -> None:
+    state = ClientState()
+    got: list[bytes] = []
+    attempt = state.subscribing("a", 1, lambda _topic, payload: got.append(payload))
+    attempt.begin()
+    if end == "acknowledged":
+        attempt.acknowledged(0x80, "no")
+    else:
+        attempt.fail(BadRequest("it cannot be sent"))
+    state.deliver("a", b"")
+    assert got == []
+    with pytest.raises(NotAuthorized if end == "acknowledged" else BadRequest):
+        attempt.future.result(0)
+
+
+def test_what_cannot_be_is_refused_before_it_is_tried() -> None:
+    state = ClientState()
+    for attempt in (
+        state.subscribing("a#", 1, lambda *_: None),
+        state.subscribing("a", 2, lambda *_: None),
+        state.unsubscribing(""),
+        state.publishing("#", b"", 1, 5, None),
+        state.publishing("a", bytes(100), 1, 5, 100),
+    ):
+        with pytest.raises(BadRequest):
+            attempt.future.result(0)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,16 @@ from fleetgate.device.endpoint import Credentials, Endpoint
 from fleetgate.device.errors import ConnectionLost, NotAuthorized
 from fleetgate.mqtt.codec import encode
 from fleetgate.mqtt.connection import Connection, Role
-from fleetgate.mqtt.packets import Connack, Packet, Suback, Subscribe, Version
+from fleetgate.mqtt.packets import (
+    Connack,
+    Packet,
+    Publish,
+    Suback,
+    Subscribe,
+    Unsuback,
+    Unsubscribe,
+    Version,
+)
 from tests.device.clients import (
     ADAPTERS,
     Inbox,
@@ -212,6 +221,41 @@ def test_what_waits_fails_when_the_server_hangs_up(
         assert losses.next().message == "the server closed the connection"
         result(client.disconnect())
     assert remains.none(), remains
+
+
+def acknowledges_late(stream: ssl.SSLSocket) -> None:
+    """A server whose UNSUBACK comes after the SUBACK to the next SUBSCRIBE; then a message."""
+    peer = Peer(stream)
+    peer.next()
+    peer.send(Connack())
+    late: list[Unsuback] = []
+    subscriptions = 0
+    while subscriptions < 2:
+        packet = peer.next()
+        if isinstance(packet, Subscribe):
+            subscriptions += 1
+            peer.send(Suback(packet.packet_id, (1,)))
+        elif isinstance(packet, Unsubscribe):
+            late.append(Unsuback(packet.packet_id, (0,)))
+    peer.send(late[0])
+    peer.send(Publish("a", b"1", 0))
+    peer.next()
+
+
+@every_adapter
+@both_versions
+def test_a_late_acknowledgement_does_not_end_the_next_subscription(
+    adapter: str, version: Version, claim: Files, scripted: Scripted
+) -> None:
+    with scripted(acknowledges_late) as port:
+        client = connect(adapter, *at(port, claim, version), "device")
+        inbox = Inbox()
+        result(client.subscribe("a", 1, inbox))
+        unsubscribed = client.unsubscribe("a")
+        result(client.subscribe("a", 1, inbox))
+        result(unsubscribed)
+        assert inbox.next() == ("a", b"1")
+        result(client.disconnect())
 
 
 def test_a_server_that_falls_silent(claim: Files, scripted: Scripted) -> None:

@@ -421,6 +421,24 @@ def test_cancelled_twice_it_does_not_wait_for_the_acknowledgement() -> None:
     client.lose()
 
 
+def test_news_on_the_loop_itself_take_no_way_round() -> None:
+    """Each would write a byte into the loop's own socket."""
+
+    class Loop(asyncio.SelectorEventLoop):
+        from_elsewhere = 0
+
+        def call_soon_threadsafe(self, *arguments: Any, **options: Any) -> asyncio.Handle:  # type: ignore[override]
+            self.from_elsewhere += 1
+            return super().call_soon_threadsafe(*arguments, **options)
+
+    client = ScriptedClient(accepts(**ISSUED))
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        loop = runner.get_loop()
+        assert isinstance(loop, Loop)
+        runner.run(operations.create_keys_and_certificate_async(client))
+        assert loop.from_elsewhere == 0
+
+
 def test_news_after_the_loop_was_closed_does_no_harm() -> None:
     client = ScriptedClient(silent=["unsubscribe"])
     terms = Terms(timeout=0.01, mqtt_timeout=0.01)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import io
+import re
 import resource
+import shlex
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -165,3 +167,18 @@ def test_progress_is_a_line_that_is_written_over_or_a_line_now_and_then() -> Non
             progress.phase(phase)
         progress.end()
         assert stream.getvalue() == expected
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "simulate.md"
+
+
+def test_the_commands_of_the_page_are_understood() -> None:
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    simulate_command.add_arguments(parser)
+    blocks = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    lines = [line for each in blocks for line in each.replace("\\\n", " ").splitlines()]
+    assert len(lines) >= 4
+    for line in lines:
+        words = shlex.split(line.partition(" > ")[0])
+        assert words[:2] == ["fleetgate", "simulate"]
+        assert parser.parse_args(words[2:]).devices >= 100

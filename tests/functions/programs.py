@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,9 @@ def run(event, context):
     exec(event["code"], scope)
     return scope.get("result")
 
+def shipped(event, context):
+    return (1 + len(event["code"])) / (event["count"] - len(event["code"]))
+
 class Handlers:
     echo = staticmethod(echo)
 """
@@ -43,6 +48,14 @@ exports.run = async (event, context) => {
 };
 exports.failing = (event, context, callback) => callback(new RangeError('called back'));
 exports.succeeding = (event, context) => { context.succeed('done'); return new Promise(() => {}); };
+exports.silent = (event, context, callback) => {};
+exports.unsettled = async () => { await new Promise(() => {}); };
+exports.thrown = (event) => { throw event.thrown; };
+exports.early = (event, context, callback) => {
+  context.callbackWaitsForEmptyEventLoop = event.waits;
+  setTimeout(() => console.log('later'), 50);
+  callback(null, context.callbackWaitsForEmptyEventLoop);
+};
 """
 
 NODE_MODULE = """
@@ -54,7 +67,10 @@ export const echo = async (event) => ({ event, tmpdir: os.tmpdir() });
 RUNTIMES = {
     "awslambdaric": ("python3.12", "app", True),
     "python": ("python3.12", "app", False),
+    "awslambdaric 3.11": ("python3.11", "app", True),
+    "python 3.11": ("python3.11", "app", False),
     "node": ("nodejs20.x", "index", False),
+    "node 24": ("nodejs24.x", "index", False),
 }
 """Name -> Lambda's identifier, the module, whether AWS's runtime interface client is used."""
 
@@ -168,6 +184,23 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def parent(pid: int) -> int:
+    """The number of a process's parent."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def outside(runtime: int, inner: int) -> int:
+    """The number here of a process that has the number `inner` where a runtime is."""
+    namespace = os.readlink(f"/proc/{runtime}/ns/pid")  # noqa: PTH115 - it is no path
+    for each in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if os.readlink(each / "ns" / "pid") == namespace:  # noqa: PTH115
+                numbers = re.findall(r"^NSpid:\s*(.*)", (each / "status").read_text(), re.M)[0]
+                if int(numbers.split()[-1]) == inner:
+                    return int(each.name)
+    raise ProcessLookupError(f"{inner} beside {runtime}")
 
 
 def temporaries() -> set[str]:

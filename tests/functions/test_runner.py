@@ -89,6 +89,19 @@ def test_a_webhook_that_can_never_work_stops_the_start(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_a_directory_of_modules_that_is_not_there_stops_the_start(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        nowhere = tmp_path / "nowhere"
+        functions = Functions({"f": PythonFunction("a", "f", search_path=(tmp_path, nowhere))})
+        with pytest.raises(
+            Error, match=f"functions: `f`: `path`: there is no directory `{nowhere}`"
+        ):
+            await functions.start()
+        await functions.close()
+
+    asyncio.run(scenario())
+
+
 def test_files_of_the_configuration_are_hidden_from_functions(tmp_path: Path) -> None:
     for name in ("erp.key", "client.key", "ca-key.pem"):
         (tmp_path / name).touch()
@@ -181,5 +194,58 @@ def test_code_that_cannot_be_unpacked_is_told(tmp_path: Path) -> None:
             await functions.code(base64.b64encode(bytes(32)).decode(), zip_file)
         assert found.value.kind is Failure.NOT_STARTED
         await functions.close()
+
+    asyncio.run(scenario())
+
+
+def test_unpacked_code_takes_no_more_room_than_it_may(tmp_path: Path) -> None:
+    directory = tmp_path / "functions"
+    code = b"import time\ndef f(event, context): return [time.sleep(event), %r]\n"
+    zips = {
+        each: zipped(("app.py", code.replace(b"%r", repr(each).encode())), ("data", bytes(10**6)))
+        for each in "abcd"
+    }
+    clock = [0.0]
+
+    async def scenario() -> None:
+        functions = Functions(directory=directory, clock=lambda: clock[0])
+
+        async def found(name: str) -> Target:
+            async def zip_file() -> bytes:
+                return zips[name]
+
+            clock[0] += 10
+            sha256 = base64.b64encode(hashlib.sha256(zips[name]).digest()).decode()
+            place = await functions.code(sha256, zip_file, most_together=2_500_000)
+            return functions.uploaded(replace(program(place, "1"), name=name))
+
+        async def asked(target: Target, nap: str = "0") -> object:
+            run = await target.invoke(nap.encode(), request_id="r", seconds=20)
+            return json.loads(run.payload)[1]
+
+        def there() -> int:
+            return len(list(directory.iterdir()))
+
+        try:
+            first = await found("a")
+            assert await asked(first) == "a"
+            assert await asked(await found("b")) == "b"
+            await found("a")
+            # the one that was used longest ago has to go, with its processes
+            assert await asked(await found("c")) == "c"
+            assert there() == 2
+            assert await asked(first) == "a"
+            # what runs stays
+            nap = asyncio.create_task(asked(first, "0.6"))
+            await asyncio.sleep(0.1)
+            busy = asyncio.create_task(asked(await found("c"), "0.6"))
+            await asyncio.sleep(0.1)
+            with pytest.raises(FunctionError, match="the limit `function_unpacked` is 2500000"):
+                await found("d")
+            assert there() == 2
+            assert (await nap, await busy) == ("a", "c")
+            assert await asked(await found("d")) == "d"
+        finally:
+            await functions.close()
 
     asyncio.run(scenario())

@@ -46,6 +46,7 @@ PERMISSION = {
 }
 READS = ("Describe", "Get", "List", "Test")
 
+
 def _code() -> dict[str, bytes]:
     """The zip of a function."""
     out = io.BytesIO()
@@ -86,9 +87,7 @@ class Targets:
     name of the user who calls, and `key` their access key.
     """
 
-    def __init__(
-        self, iot: Any, iam: Any, functions: Any, role: str, user: str, key: str
-    ) -> None:
+    def __init__(self, iot: Any, iam: Any, functions: Any, role: str, user: str, key: str) -> None:
         self.iot, self.iam, self.functions = iot, iam, functions
         self.role, self.user, self.key = role, user, key
         self._made: dict[tuple[str, str], str] = {}

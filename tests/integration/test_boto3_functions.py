@@ -8,6 +8,7 @@ import http.client
 import io
 import json
 import os
+import re
 import zipfile
 from collections.abc import Iterator
 from typing import Any
@@ -156,7 +157,7 @@ def test_listings_have_pages(functions: Any, role: str, name: str) -> None:
             "invoke",
             {"Payload": b" " * 6_291_457},
             (413, "RequestEntityTooLargeException"),
-            "",
+            "Request must be smaller than 6291456 bytes for the InvokeFunction operation",
         ),
         (
             "invoke",
@@ -229,7 +230,15 @@ def test_invoking(functions: Any, role: str, name: str) -> None:
     answer = functions.invoke(FunctionName=name, Payload=b'{"a": 1}', LogType="Tail")
     assert (answer["StatusCode"], answer["ExecutedVersion"]) == (200, "$LATEST")
     assert json.loads(answer["Payload"].read()) == {"got": {"a": 1}, "level": "debug"}
-    assert f"asked by {name}" in base64.b64decode(answer["LogResult"]).decode()
+    about = answer["ResponseMetadata"]
+    assert about["HTTPHeaders"]["content-type"] == "application/json"
+    request = f"RequestId: {about['RequestId']}"
+    assert re.fullmatch(
+        rf"START {request} Version: \$LATEST\nasked by {name}\nEND {request}\nREPORT {request}\t"
+        r"Duration: \d+\.\d\d ms\tBilled Duration: \d+ ms\tMemory Size: 128 MB\t"
+        r"Max Memory Used: [1-9]\d+ MB\tInit Duration: \d+\.\d\d ms\t\n",
+        base64.b64decode(answer["LogResult"]).decode(),
+    )
     assert "FunctionError" not in answer
     failed = functions.invoke(FunctionName=arn(name), Payload=b'{"fail": true}')
     assert (failed["StatusCode"], failed["FunctionError"]) == (200, "Unhandled")
@@ -238,6 +247,8 @@ def test_invoking(functions: Any, role: str, name: str) -> None:
     for kind, status in (("Event", 202), ("DryRun", 204)):
         answer = functions.invoke(FunctionName=name, InvocationType=kind)
         assert (answer["StatusCode"], answer["Payload"].read()) == (status, b"")
+        assert ("ExecutedVersion" in answer) is (kind == "DryRun")
+        assert "content-type" not in answer["ResponseMetadata"]["HTTPHeaders"]
     large = json.dumps({"x": "y" * 3_000_000}).encode()
     answer = functions.invoke(FunctionName=name, Payload=large)
     assert json.loads(answer["Payload"].read())["got"]["x"] == "y" * 3_000_000

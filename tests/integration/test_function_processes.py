@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import threading
+import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from tests.functions.programs import PYTHON, eventually, is_alive
+from botocore.exceptions import ClientError
+
+from fleetgate.server import GRACE
+from tests.functions.programs import PYTHON, eventually, is_alive, parent
 from tests.functions.test_unpacking import zipped
 from tests.integration.fleet import create_role
 from tests.integration.server import Server, http
@@ -39,6 +46,18 @@ def asked(functions: Any, name: str, code: str) -> Any:
     return json.loads(payload)
 
 
+def below(pid: int) -> list[int]:
+    parents = {int(each.name): parent(int(each.name)) for each in Path("/proc").glob("[0-9]*")}
+    found = [pid]
+    for each in found:
+        found += [child for child, above in parents.items() if above == each]
+    return found[1:]
+
+
+def is_in_a_namespace(pid: int) -> bool:
+    return os.readlink(f"/proc/{pid}/ns/pid") != os.readlink("/proc/self/ns/pid")  # noqa: PTH115
+
+
 def test_no_function_reaches_the_secrets_of_the_server_and_none_outlives_it(tmp_path: Path) -> None:
     (tmp_path / "company").mkdir()
     (tmp_path / "company" / "hooks.py").write_text(PYTHON)
@@ -65,12 +84,49 @@ def test_no_function_reaches_the_secrets_of_the_server_and_none_outlives_it(tmp_
             assert [path for path in each["read"] if not path.endswith("/app.py")] == []
         assert found["own"]["read"] == []
 
+        uploaded = next(pid for pid in below(server.pid) if is_in_a_namespace(pid))
         # a reset ends what was uploaded, and nothing else
         assert http(f"{server.http_url}/_fleetgate/reset", method="POST").status == 200
-        assert eventually(lambda: not is_alive(found["uploaded"]["pid"]))
+        assert eventually(lambda: not is_alive(uploaded))
         assert asked(functions, "own", "import os; result = os.getpid()") == found["own"]["pid"]
         functions.close()
         server.kill()
     assert eventually(lambda: not is_alive(found["own"]["pid"]))
     assert eventually(lambda: not is_alive(found["own"]["launcher"]))
     assert os.listdir(tmp_path / "data" / "functions") == []  # noqa: PTH208
+
+
+def test_a_long_run_is_told_that_the_server_stops(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(PYTHON)
+    began = tmp_path / "notes" / "began"  # beside the data directory it may make nothing
+    began.parent.mkdir()
+    heard: list[Any] = []
+
+    def ask(functions: Any) -> None:
+        code = f"open({str(began)!r}, 'w').close(); import time; time.sleep(60)"
+        try:
+            functions.invoke(FunctionName="own", Payload=json.dumps({"code": code}))
+        except Exception as error:
+            heard.append(error)
+
+    file = tmp_path / "fleetgate.toml"
+    file.write_text('[functions]\nown = { python = "app:run", timeout = 60 }\n')
+    with (
+        Server(tmp_path / "data", env={"FLEETGATE_CONFIG": str(file)}) as server,
+        closing(server.client("lambda")) as functions,
+    ):
+        asking = threading.Thread(target=ask, args=(functions,))
+        asking.start()
+        assert eventually(began.exists)
+        stopping = time.monotonic()
+        assert server.terminate() == 0
+        assert time.monotonic() - stopping < GRACE
+        asking.join()
+    (error,) = heard
+    assert isinstance(error, ClientError), error
+    assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 503
+    assert error.response["Error"]["Code"] == "ServiceUnavailableException"
+    assert error.response["Error"]["Message"] == "the server is stopping"
+    assert not re.findall(
+        r"^.*(?:Traceback|ERROR|WARNING|defect).*$", server.output(), re.MULTILINE
+    )

@@ -23,6 +23,10 @@ from tests.integration.test_template_commands import environment, signed_at
 
 FUNCTION = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:"
 HOOKS = "/_fleetgate/hooks/test"
+NO_ENDPOINT = (
+    "the server cannot be asked: it is not said where it is: AWS_ENDPOINT_URL "
+    '(eval "$(fleetgate env)" sets it) or --endpoint-url is expected, and not'
+)
 CODE = """
 def decide(event, context):
     print("asked\\x1b[2J\\r\\twell")
@@ -192,6 +196,11 @@ def test_what_cannot_be_tried_is_one_line(desk: Desk) -> None:
             f"AccessDeniedException: User: arn:aws:iam::{ACCOUNT}:user/ann is not authorized to ",
         ),
         (
+            (template, "--function", f"{FUNCTION}decide".replace(ACCOUNT, "999999999999")),
+            {},
+            f"InvalidRequestException: `arn:aws:lambda:{REGION}:999999999999:function:decide` is",
+        ),
+        (
             (template,),
             {"AWS_SECRET_ACCESS_KEY": "x" * 40},
             "InvalidSignatureException: The request signature we calculated does not match",
@@ -206,12 +215,27 @@ def test_what_cannot_be_tried_is_one_line(desk: Desk) -> None:
             {},
             "the server cannot be asked: Could not connect to the endpoint URL",
         ),
+        ((template,), {"AWS_ENDPOINT_URL": ""}, NO_ENDPOINT),
+        ((template, "--endpoint-url", "https://iot.us-east-1.amazonaws.com"), {}, NO_ENDPOINT),
     ]
     for arguments, env, message in cases:
         done = desk.test(*arguments, **env)
-        assert (done.returncode, done.stdout) == (1, "")
+        assert (done.returncode, done.stdout) == (3, "")
         assert done.stderr.startswith(f"fleetgate: {message}")
         assert done.stderr.count("\n") == 1
+
+    # the function by its ARN is the one by its name; with neither hook nor permission it is refused
+    for function in ("decide", f"{FUNCTION}decide", f"{FUNCTION}decide:$LATEST"):
+        assert desk.test(template, "--function", function).returncode in (0, 1)
+
+
+def test_the_commands_for_allow_lists_do_not_go_to_aws_either(tmp_path: Path) -> None:
+    keys = {"AWS_ACCESS_KEY_ID": "AKIA" + "X" * 16, "AWS_SECRET_ACCESS_KEY": "x" * 40}
+    for region in ({}, {"AWS_DEFAULT_REGION": "cn-north-1"}):
+        command = ("fleetgate", "allow-list", "add", "f", "SECRET-1")
+        done = run(*command, cwd=tmp_path, env={**keys, **region})
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith(f"fleetgate: {NO_ENDPOINT}")
 
 
 @pytest.mark.parametrize(

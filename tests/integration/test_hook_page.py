@@ -69,7 +69,7 @@ def test_the_procedure_of_the_page_works(tmp_path: Path) -> None:
     assert denied.endswith("kind=denied " + denied[denied.index("seconds=") :])
     assert "reason='`allowProvisioning` is `false`'" in denied
     [granted] = [line for line in log.splitlines() if "event=hook-allowed" in line]
-    assert granted.endswith(" overrides=DeviceLocation")
+    assert granted.endswith(" overrides='DeviceLocation'")
     assert "Seattle" not in log
     # tried without a device
     in_full, the_end = (

@@ -9,7 +9,7 @@ from typing import Any
 
 from fleetgate.functions.configured import BuiltIn
 from fleetgate.operations.built_in_functions import built_in_functions
-from tests.operations.conftest import Registry
+from tests.operations.conftest import CLAIM, Registry
 from tests.operations.hooks import permit
 from tests.operations.test_provisioning import set_up
 
@@ -45,6 +45,7 @@ def register_at_once(
                     "certificate_ownership_token": each["certificateOwnershipToken"],
                     "parameters": {"SerialNumber": serial},
                 },
+                CLAIM,
             )
             for each, serial in zip(created, serials, strict=True)
         ]

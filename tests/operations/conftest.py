@@ -19,7 +19,7 @@ from fleetgate.errors import ServiceError
 from fleetgate.names import Account
 from fleetgate.operations.call import Call, Services
 from fleetgate.operations.dispatch import invoke
-from fleetgate.operations.identity import Identity
+from fleetgate.operations.identity import Identity, Peer
 from fleetgate.operations.rsa_keys import RsaKeyPair, RsaKeys
 from fleetgate.operations.rsa_worker import make
 from fleetgate.pki import issue
@@ -30,6 +30,11 @@ from fleetgate.wire.model import Service
 from tests.operations.declared import undeclared
 
 START = 1_790_000_000.0
+CLAIM = Identity("c" * 64, None, START * 2)
+"""Who devices are when a test does not say who. `tests.operations.hooks.claim` registers it."""
+
+PEER = Peer("192.0.2.1", "gate.example", b"")
+"""Where devices connect from."""
 
 
 class Clock:
@@ -66,8 +71,8 @@ class Registry:
     def device(
         self, operation: str, identity: Identity | None = None, **params: Any
     ) -> dict[str, Any]:
-        identity = identity or Identity("c" * 64, None, START * 2)
-        return self.run("provisioning", operation, {"payload_format": "json", **params}, identity)
+        params = {"payload_format": "json", **params}
+        return self.run("provisioning", operation, params, identity or CLAIM)
 
     def run(
         self,
@@ -85,8 +90,11 @@ class Registry:
         params: dict[str, Any],
         identity: Identity | None = None,
     ) -> dict[str, Any]:
-        call = Call(self.services, "request", self.clock(), "client", identity)
         described = self.models[service].operation(operation)
+        call = Call(self.services, "request", self.clock(), "client", identity)
+        if identity is not None:
+            labels = {"payloadFormat": "json", "templateName": params.get("template_name")}
+            call = replace(call, topic=described.request_uri.format_map(labels), peer=PEER)
         try:
             return await invoke(call, service, described, params)
         except ServiceError as error:

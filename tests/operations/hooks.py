@@ -13,8 +13,12 @@ from fleetgate.functions.configured import PythonFunction
 from fleetgate.functions.target import Failure, FunctionError, Run
 from fleetgate.operations.built_in import Answer, Settle
 from fleetgate.operations.call import Call
+from fleetgate.store.certificates import Certificate, add_certificate
+from fleetgate.store.engine import Tx
 from fleetgate.store.functions import Permission, add_permission
-from tests.operations.conftest import Registry
+from fleetgate.store.policies import add_policy, add_policy_attachment
+from tests.operations.conftest import ALLOW as ALLOW_ALL
+from tests.operations.conftest import CLAIM, START, Registry
 
 ARN = "arn:aws:lambda:eu-west-1:123456789012:function:f"
 ALLOW = {"allowProvisioning": True}
@@ -86,6 +90,20 @@ class Ours:
         self.announced += 1
 
 
+def claim(registry: Registry, claim_id: str = CLAIM.certificate_id) -> None:
+    """Registers the certificate of devices, which may do everything."""
+
+    def add(tx: Tx) -> None:
+        times = (START - 1, START * 2, START, START)
+        if add_certificate(
+            tx, Certificate(claim_id, "ACTIVE", "", "DEFAULT", *times, 1, "", public_key="")
+        ):
+            add_policy(tx, f"claim-{claim_id[0]}", ALLOW_ALL, "", START)
+            add_policy_attachment(tx, f"claim-{claim_id[0]}", registry.arn(f"cert/{claim_id}"))
+
+    registry.runner.run(registry.services.store.write(add))
+
+
 def permit(registry: Registry, name: str, **condition: str) -> None:
     """Lets AWS IoT invoke the function, as AddPermission does."""
     statement = {
@@ -106,6 +124,7 @@ def permit(registry: Registry, name: str, **condition: str) -> None:
             }
             or {"AWS:SourceAccount": "123456789012"},
         }
+    claim(registry)
     permission = Permission("iot", json.dumps(statement))
     registry.runner.run(
         registry.services.store.write(add_permission, name, "configured", permission)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 from typing import Any
 
+from fleetgate.domain.policy import IDENTITY, compile_policies, parse
 from fleetgate.functions.configured import PythonFunction
 from fleetgate.functions.runner import runtimes
 from fleetgate.functions.target import FunctionError, Run
+from fleetgate.operations.caller import Caller
 from fleetgate.wire.model import python_name
 from tests.operations.conftest import Registry
 from tests.operations.roles import add_role
@@ -26,6 +29,18 @@ def zipped(**files: str) -> bytes:
 
 
 CODE = zipped(hook_py=SOURCE)
+
+
+def caller_who(*says: str) -> Caller:
+    """A user with policies: each is an effect and an action, ``Allow lambda:Invoke*``."""
+    statements = [
+        {"Effect": effect, "Action": action, "Resource": "*"}
+        for effect, action in (each.split(" ") for each in says)
+    ]
+    text = json.dumps({"Version": "2012-10-17", "Statement": statements})
+    policies = compile_policies([("p", parse(text, IDENTITY))] if says else [], {})
+    arn = "arn:aws:iam::123456789012:user/ann"
+    return Caller("123456789012", arn, "AIDAANN", "AKIAANN", policies, principal_arn=arn)
 
 
 class Answering:

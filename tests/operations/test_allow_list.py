@@ -244,3 +244,11 @@ def test_options_that_cannot_be_used(options: dict[str, Any], words: str) -> Non
         built_in_functions({"gate": BuiltIn("allow-list", options)})
     assert caught.value.message.startswith("functions `gate`: ")
     assert words in caught.value.message
+
+
+def test_a_list_is_told_at_the_start(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "fleetgate.functions")
+    built_in_functions({"gate": BuiltIn("allow-list", {"file": "it's.csv"}, Path("/etc"))})
+    assert caplog.messages == [
+        'event=function-configured function=gate target="builtin:allow-list /etc/it\'s.csv"'
+    ]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import io
+import itertools
 import os
-from collections.abc import Awaitable
+import threading
+import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -58,6 +61,12 @@ def test_what_is_read(
         (b"\n1\n", None, "line 1: the names of the columns are expected"),
         (b"a,b,a\n", None, "line 1: two columns are called `a`"),
         (b"a,b\n", "c", "line 1: there is no column `c` among `a`, `b`"),
+        (
+            b"SerialNumber;uses\n1;2\n",
+            None,
+            "line 1: columns are separated by commas, not by `;`: the header is the one column",
+        ),
+        (b"a\tb\n1\t2\n", "a", "line 1: columns are separated by commas, not by tabs: the header"),
         (b"uses\n1\n", None, "line 1: the column `uses` cannot be the one"),
         (b"a,b\n1,2\n3\n", None, "line 3: it has 1 columns, the header has 2"),
         (b"a,b\n1,2,3\n", None, "line 2: it has 3 columns, the header has 2"),
@@ -150,3 +159,78 @@ def test_what_is_no_file_of_serial_numbers(
     assert caught.value.message.startswith(f"`{path}`: {words[what]}")
     (told,) = caplog.messages
     assert told.startswith("event=allow-list-unusable effect='nobody is let in' cause=")
+
+
+def busy(path: Path, change: Callable[[int], None], look: Callable[[], Awaitable[None]]) -> None:
+    """Looks at a file while somebody else does something with it all the time."""
+    ended = threading.Event()
+
+    def work() -> None:
+        for number in itertools.count():
+            change(number)
+            if ended.wait(0.001):
+                return
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        run(look())
+    finally:
+        ended.set()
+        thread.join()
+
+
+def reads(caplog: pytest.LogCaptureFixture) -> int:
+    return sum("event=allow-list-read" in each for each in caplog.messages)
+
+
+def test_a_file_that_is_touched_has_not_changed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "fleetgate")
+    path = tmp_path / "s.csv"
+    path.write_text("s\n" + "".join(f"S-{number}\n" for number in range(20_000)))
+    file = SerialFile(path, "SerialNumber")
+
+    async def look() -> None:
+        first = await file.contents()
+        for _ in range(20):
+            assert await file.contents() is first
+
+    busy(path, lambda number: os.utime(path, ns=(number, number)), look)
+    same = tmp_path / "same.csv"
+    same.write_bytes(path.read_bytes())
+    same.rename(path)
+    run(file.contents())
+    assert reads(caplog) == 1
+
+
+def test_a_file_that_is_written_all_the_time_is_not_read_all_the_time(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever waits gets what it holds: never what it held before."""
+    caplog.set_level("INFO", "fleetgate")
+    path, new = tmp_path / "s.csv", tmp_path / "new.csv"
+    text = "s\n" + "".join(f"S-{number}\n" for number in range(20_000))
+    written = [0]
+
+    def change(number: int) -> None:
+        new.write_text(f"{text}N-{number}\n")
+        new.rename(path)
+        written[0] = number
+
+    change(0)
+    file = SerialFile(path, "SerialNumber")
+    began = time.monotonic()
+
+    async def look() -> None:
+        for _ in range(10):
+            before = written[0]
+            contents = await file.contents()
+            now = range(before, written[0] + 2)
+            assert any(contents.find(f"N-{number}") for number in now)
+
+    busy(path, change, look)
+    assert time.monotonic() - began < 10
+    spent = sum(float(each.rpartition("=")[2]) for each in caplog.messages)
+    assert spent < 0.7 * (time.monotonic() - began)

@@ -145,19 +145,50 @@ def test_a_list_in_a_file(registry: Registry, tmp_path: Path) -> None:
         with pytest.raises(InvalidRequestException) as caught:
             do(registry, fn, given)
         assert f"are in `{file}`: change the file" in caught.value.message
-    assert names(registry) == [[]]
+    assert names(registry) == [["a", "b"]]
+    assert names(registry, used=True) == [[]]
     come(registry, "a")
-    assert names(registry) == [["a"]]
+    assert names(registry, used=True) == [["a"]]
     shown = describe(registry, "a")
     assert (shown["listed"], shown["uses"], shown["used"]) == (True, 1, 1)
     assert (shown["overrides"], len(shown["usedBy"])) == ({"Site": "B"}, 1)
     shown = describe(registry, "b")
     assert (shown["listed"], shown["uses"], shown["used"], shown["usedBy"]) == (True, 2, 0, [])
     file.write_text("s\nc\n")
-    assert describe(registry, "a")["listed"] is False
+    shown = describe(registry, "a")
+    assert (shown["listed"], shown["uses"]) == (False, None)
     assert release(registry, "a") == 1
     file.unlink()
     with pytest.raises(InvalidRequestException):
         describe(registry, "a")
     with pytest.raises(ResourceNotFoundException):
         release(registry, "b")
+
+
+def test_a_listing_of_a_file_says_what_the_file_says(registry: Registry, tmp_path: Path) -> None:
+    hooked(registry, "allow-list")
+    add(registry, "before")  # of a list in the database: no business of a file's
+    file = tmp_path / "s.csv"
+    file.write_text("s,uses,Site\ng,,\nf,unlimited,B\nc,3,\na,2,\nx,1,\n")
+    hooked(registry, "allow-list", tmp_path, file="s.csv", overrides=True)
+    for serial in "ffffacx":
+        come(registry, serial)
+    file.write_text("s,uses,Site\ng,,\nf,unlimited,B\nc,5,\na,2,\nb,,\n")
+    assert names(registry) == [["a", "b", "c"], ["f", "g", "x"]]
+    assert names(registry, used=True, page=2) == [["a", "c"], ["f", "x"]]
+    found = do(registry, allow_list_serials.list_serials, 9, None, used=False)["serialNumbers"]
+    told = {each["serialNumber"]: each for each in found}
+    assert {name: (each["listed"], each["uses"], each["used"]) for name, each in told.items()} == {
+        "a": (True, 2, 1),
+        "b": (True, 1, 0),
+        "c": (True, 5, 1),
+        "f": (True, "unlimited", 4),
+        "g": (True, 1, 0),
+        "x": (False, None, 1),
+    }
+    assert told["f"]["overrides"] == {"Site": "B"}
+    for name, each in told.items():
+        assert describe(registry, name) == {**each, "usedBy": describe(registry, name)["usedBy"]}
+    file.unlink()
+    with pytest.raises(InvalidRequestException, match="the file cannot be used"):
+        names(registry)

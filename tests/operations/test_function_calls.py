@@ -9,6 +9,7 @@ import asyncio
 import base64
 import json
 import logging
+import re
 from typing import Any
 
 import pytest
@@ -22,7 +23,8 @@ from fleetgate.errors import (
     TooManyRequestsException,
     ValidationException,
 )
-from fleetgate.functions.target import Failure, FunctionError, Run
+from fleetgate.functions.configured import LambdaEndpoint
+from fleetgate.functions.target import LOG_TAIL, Failure, FunctionError, Run, Usage
 from fleetgate.operations.background import Background
 from tests.operations.conftest import Registry
 from tests.operations.lambda_functions import Answering, Lambda, configure
@@ -36,14 +38,83 @@ def aws(registry: Registry) -> Lambda:
 
 
 def test_what_a_function_answers_is_answered(aws: Lambda) -> None:
-    function = configure(aws.registry, "allow", Answering(Run(b'{"a": 1}', log="one\ntwo\n")))
+    function = configure(aws.registry, "allow", Answering(Run(b'{"a": 1}')))
     asked: dict[str, Any] = {"FunctionName": aws.arn("allow"), "Payload": b' {"x": "\xc3\xa9"} '}
     expected = {"StatusCode": 200, "Payload": b'{"a": 1}', **EXECUTED}
     assert aws("Invoke", **asked) == expected
-    log = base64.b64encode(b"one\ntwo\n").decode()
-    assert aws("Invoke", **asked, LogType="Tail") == {**expected, "LogResult": log}
     assert aws("Invoke", FunctionName="allow", Qualifier="$LATEST") == expected
-    assert function.events == [asked["Payload"], asked["Payload"], b"{}"]
+    assert function.events == [asked["Payload"], b"{}"]
+
+
+START = "START RequestId: request Version: $LATEST\n"
+END = "END RequestId: request\nREPORT RequestId: request\t"
+USAGE = Usage(0.0321, None, 128, 40)
+SAID = b'{"errorType": "E", "errorMessage": "no"}'
+
+
+def log_of(aws: Lambda, **members: Any) -> str:
+    answer = aws("Invoke", FunctionName="allow", LogType="Tail", **members)
+    return base64.b64decode(answer["LogResult"]).decode()
+
+
+@pytest.mark.parametrize(
+    ("run", "log"),
+    [
+        (
+            Run(b"1", log="one\ntwo\n", usage=USAGE),
+            (
+                f"{START}one\ntwo\n{END}Duration: 32.10 ms\tBilled Duration: 33 ms\t"
+                "Memory Size: 128 MB\tMax Memory Used: 40 MB\t\n"
+            ),
+        ),
+        (
+            Run(b"1", log="no end", usage=Usage(0.0321, 0.1, 128, 40)),
+            (
+                f"{START}no end\n{END}Duration: 32.10 ms\tBilled Duration: 133 ms\t"
+                "Memory Size: 128 MB\tMax Memory Used: 40 MB\tInit Duration: 100.00 ms\t\n"
+            ),
+        ),
+        (
+            Run(SAID, "Unhandled", "leaving\n", "Error: it ended\nRuntime.ExitError\n", USAGE),
+            (
+                f"{START}leaving\nError: it ended\nRuntime.ExitError\n{END}Duration: 32.10 ms\t"
+                "Billed Duration: 33 ms\tMemory Size: 128 MB\tMax Memory Used: 40 MB\t\n"
+            ),
+        ),
+    ],
+)
+def test_the_log_has_lambdas_lines(aws: Lambda, run: Run, log: str) -> None:
+    """Lambda developer guide, "Viewing CloudWatch logs for Lambda functions"."""
+    configure(aws.registry, "allow", Answering(run))
+    assert log_of(aws) == log
+
+
+def test_the_log_of_what_has_no_process_says_how_long_it_took(aws: Lambda) -> None:
+    configure(aws.registry, "allow", Answering(Run(b"1")))
+    took = re.escape(START + END) + r"Duration: \d+\.\d\d ms\tBilled Duration: \d+ ms\t\n"
+    assert re.fullmatch(took, log_of(aws))
+
+
+def test_the_log_ends_with_its_end(aws: Lambda) -> None:
+    configure(aws.registry, "allow", Answering(Run(b"1", log="ö" * 2048, usage=USAGE)))
+    log = log_of(aws)
+    assert len(log.encode()) in (LOG_TAIL, LOG_TAIL - 1)
+    assert log.startswith("ööö")
+    assert log.endswith("Max Memory Used: 40 MB\t\n")
+
+
+def test_what_kept_a_function_from_answering_is_in_the_log(aws: Lambda) -> None:
+    configure(aws.registry, "allow", Answering(FunctionError(Failure.UNREACHABLE, "no route")))
+    expected = f"{START}RequestId: request Error: no route\nRuntime.Unknown\n{END}Duration: "
+    assert log_of(aws).startswith(expected)
+
+
+def test_the_log_of_another_lambda_is_its_own(aws: Lambda) -> None:
+    log = "START RequestId: there Version: 7\nEND RequestId: there\n"
+    configure(aws.registry, "allow", Answering(Run(b"1", log=log)))
+    endpoint = LambdaEndpoint("https://lambda.eu-west-1.amazonaws.com", "f", "eu-west-1")
+    aws.registry.services.functions.configured["allow"] = endpoint
+    assert log_of(aws) == log
 
 
 def test_a_dry_run_runs_nothing(aws: Lambda) -> None:
@@ -102,7 +173,11 @@ def test_a_function_that_is_busy_asks_to_come_again(aws: Lambda) -> None:
         ({"Payload": b"{"}, InvalidRequestContentException, "Could not parse request body"),
         ({"Payload": b'"\xff"'}, InvalidRequestContentException, "Could not parse request body"),
         ({"Payload": b"[" * 100_000}, InvalidRequestContentException, ""),
-        ({"Payload": b" " * 6_291_457}, RequestEntityTooLargeException, "limit 6291456 bytes"),
+        (
+            {"Payload": b" " * 6_291_457},
+            RequestEntityTooLargeException,
+            "Request must be smaller than 6291456 bytes for the InvokeFunction operation",
+        ),
         (
             {"Payload": b" " * 1_048_577, "InvocationType": "Event"},
             RequestEntityTooLargeException,
@@ -125,7 +200,7 @@ def test_nobody_waits_for_an_event(aws: Lambda, caplog: pytest.LogCaptureFixture
     caplog.set_level(logging.INFO, "fleetgate.functions")
     function = configure(aws.registry, "allow")
     event = {"FunctionName": "allow", "InvocationType": "Event", "Payload": b"[1]"}
-    assert aws("Invoke", **event) == {"StatusCode": 202, **EXECUTED}
+    assert aws("Invoke", **event) == {"StatusCode": 202}
     aws.registry.runner.run(asyncio.sleep(0.01))
     assert function.events == [b"[1]"]
     function.run = FunctionError(Failure.THROTTLED, "10 runs")

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from fleetgate.errors import (
+    AccessDeniedException,
     InvalidParameterValueException,
     PolicyLengthExceededException,
     PreconditionFailedException,
@@ -20,10 +21,11 @@ from fleetgate.errors import (
     ResourceNotFoundException,
     ServiceError,
 )
+from fleetgate.operations.authorization import authorize
 from fleetgate.operations.call import Call
 from fleetgate.operations.function_permissions import CONFIGURED, UPLOADED, invocable
 from tests.operations.conftest import Registry
-from tests.operations.lambda_functions import Lambda, configure
+from tests.operations.lambda_functions import Lambda, caller_who, configure
 
 ACCOUNT = "123456789012"
 TEMPLATE = f"arn:aws:iot:eu-west-1:{ACCOUNT}:provisioningtemplate/fleet"
@@ -252,3 +254,55 @@ def test_a_policy_has_a_bound(aws: Lambda) -> None:
     with pytest.raises(PolicyLengthExceededException, match=r"\(\d+\) is bigger .*\(300\)"):
         permit(aws, StatementId="two")
     assert len(json.loads(aws("GetPolicy", FunctionName="hook")["Policy"])["Statement"]) == 1
+
+
+# --- callers of the account -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "members", "says", "session", "let_in"),
+    [
+        ("hook", {"Principal": "*"}, [], None, True),
+        ("allow", {"Principal": "*"}, [], None, True),
+        ("hook", {"Principal": "*"}, ["Deny lambda:InvokeFunction"], None, False),
+        # what everybody is granted a session policy bounds
+        ("hook", {"Principal": "*"}, [], ["Allow lambda:InvokeFunction"], True),
+        ("hook", {"Principal": "*"}, [], ["Allow lambda:ListFunctions"], False),
+        ("hook", {"Principal": "*"}, ["Allow lambda:InvokeFunction"], None, True),
+        # for callers there is neither a source account nor a source ARN
+        ("hook", {"Principal": "*", "SourceAccount": ACCOUNT}, [], None, False),
+        ("hook", {"Principal": "*", "Action": "lambda:GetFunction"}, [], None, False),
+        # the account hands it on by its own policies
+        ("hook", {"Principal": ACCOUNT}, [], None, False),
+        ("hook", {"Principal": IOT}, [], None, False),
+        ("hook", None, [], None, False),
+    ],
+)
+def test_what_is_open_to_everybody_is_open_to_callers_of_the_account(
+    aws: Lambda,
+    name: str,
+    members: dict[str, str] | None,
+    says: list[str],
+    session: list[str] | None,
+    let_in: bool,
+) -> None:
+    """IAM User Guide, "Policy evaluation for requests within a single account"."""
+    if members is not None:
+        permit(aws, name, **members)
+    who = caller_who(*says)
+    if session is not None:
+        who = replace(who, session=caller_who(*session).policies)
+    call = Call(aws.registry.services, "request", aws.registry.clock(), caller=who)
+
+    def may(operation: str, **params: str) -> bool:
+        try:
+            aws.registry.runner.run(authorize(call, "lambda", operation, params))
+        except AccessDeniedException:
+            return False
+        return True
+
+    assert may("Invoke", function_name=name) is let_in
+    assert may("GetFunction", function_name=name) is False
+    # the statement is about the function, not about a version of it
+    qualified = may("Invoke", function_name=name, qualifier="$LATEST")
+    assert qualified is ("Allow lambda:InvokeFunction" in says)

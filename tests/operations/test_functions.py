@@ -29,10 +29,12 @@ from fleetgate.errors import (
 from fleetgate.functions.runner import runtimes
 from fleetgate.operations import function_code
 from fleetgate.operations.call import Call
+from fleetgate.operations.dispatch import invoke
+from fleetgate.operations.uploaded_functions import tell_hidden
 from fleetgate.store import functions
 from fleetgate.store.engine import Tx
 from tests.operations.conftest import START, Registry
-from tests.operations.lambda_functions import CODE, Lambda, configure, zipped
+from tests.operations.lambda_functions import CODE, Lambda, caller_who, configure, zipped
 from tests.operations.roles import add_role
 
 OTHER_CODE = zipped(hook_py="def handler(event, context):\n    return {}\n")
@@ -103,10 +105,15 @@ def test_what_lambda_answers_is_answered(aws: Lambda) -> None:
         "LoggingConfig": {"LogFormat": "Text", "LogGroup": "/aws/lambda/hook"},
     }
     for name in ("hook", "function:hook", "123456789012:function:hook", aws.arn("hook")):
-        for qualified in ({"FunctionName": name}, {"FunctionName": f"{name}:$LATEST"}):
-            found = aws("GetFunction", **qualified)
+        for members, arn in (
+            ({"FunctionName": name}, aws.arn("hook")),
+            ({"FunctionName": f"{name}:$LATEST"}, aws.arn("hook:$LATEST")),
+            ({"FunctionName": name, "Qualifier": "$LATEST"}, aws.arn("hook:$LATEST")),
+        ):
+            found = aws("GetFunction", **members)
+            assert aws("GetFunctionConfiguration", **members) == found["Configuration"]
             found["Configuration"].pop("RevisionId")
-            assert found["Configuration"] == made
+            assert found["Configuration"] == {**made, "FunctionArn": arn}
             assert found["Tags"] == {"team": "fleet"}
             assert "/_fleetgate/functions/hook/" in found["Code"]["Location"]
     versions = aws("ListVersionsByFunction", FunctionName="hook")["Versions"]
@@ -115,6 +122,47 @@ def test_what_lambda_answers_is_answered(aws: Lambda) -> None:
     assert signing == {"FunctionName": "hook"}
     used = aws("GetAccountSettings")["AccountUsage"]
     assert used == {"TotalCodeSize": len(CODE), "FunctionCount": 1}
+
+
+def test_versions_are_listed_by_their_own_arns(aws: Lambda) -> None:
+    aws.create()
+    configure(aws.registry, "allow")
+    for asked, suffix in (({}, ""), ({"FunctionVersion": "ALL"}, ":$LATEST")):
+        listed = aws("ListFunctions", **asked)["Functions"]
+        arns = [aws.arn("allow") + suffix, aws.arn("hook") + suffix]
+        assert [each["FunctionArn"] for each in listed] == arns
+    qualified = aws("GetFunction", FunctionName="allow", Qualifier="$LATEST")
+    assert qualified["Configuration"]["FunctionArn"] == aws.arn("allow:$LATEST")
+
+
+@pytest.mark.parametrize(
+    ("actions", "why"),
+    [
+        (["Allow lambda:ListTags"], ""),
+        ([], "because no identity-based policy allows the lambda:ListTags action"),
+        (
+            ["Allow lambda:*", "Deny lambda:ListTags"],
+            "with an explicit deny in an identity-based policy",
+        ),
+    ],
+)
+def test_tags_are_shown_to_those_who_may_list_them(
+    aws: Lambda, actions: list[str], why: str
+) -> None:
+    """Lambda API reference, GetFunction, Tags."""
+    aws.create(Tags={"team": "fleet"})
+    may = caller_who("Allow lambda:GetFunction", *actions)
+    services = aws.registry.services
+    call = Call(services, "request", aws.registry.clock(), caller=may)
+    operation = aws.registry.models["lambda"].operation("GetFunction")
+    found = aws.registry.runner.run(invoke(call, "lambda", operation, {"function_name": "hook"}))
+    if not why:
+        assert (found["Tags"], found["TagsError"]) == ({"team": "fleet"}, None)
+        return
+    assert found["Tags"] is None
+    assert found["TagsError"]["ErrorCode"] == "AccessDeniedException"
+    message = found["TagsError"]["Message"]
+    assert message.endswith(f"lambda:ListTags on resource: {aws.arn('hook')} {why}")
 
 
 def test_what_is_left_out_has_lambdas_defaults(aws: Lambda) -> None:
@@ -418,3 +466,19 @@ def test_quotas_of_the_account(aws: Lambda) -> None:
     with pytest.raises(InvalidParameterValueException, match="more than 10 bytes"):
         aws("UpdateFunctionCode", FunctionName="one", ZipFile=CODE)
     assert len(code_ids(aws)) == 1
+
+
+def test_an_uploaded_function_that_the_configuration_hides_is_told(
+    aws: Lambda, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("seen", "hidden"):
+        aws.create(name)
+    for name in ("hidden", "alone"):
+        configure(aws.registry, name)
+    caplog.clear()
+    aws.registry.runner.run(tell_hidden(aws.registry.services))
+    (line,) = [each for each in caplog.messages if "event=function-hidden" in each]
+    assert line == (
+        f"event=function-hidden function=hidden uploaded='{runtimes()[0]} hook.handler' "
+        "cause='[functions] of the configuration has one of this name, which is run instead'"
+    )

@@ -36,6 +36,7 @@ from tests.operations.hooks import (
     Event,
     Here,
     answer,
+    claim,
     configure,
     hook,
     lines,
@@ -376,6 +377,7 @@ def test_the_certificate_provider_is_asked(fleet: Registry) -> None:
     shown = result.members["certificateProvider"]
     assert shown["certificateProviderName"] == "mine"
     assert shown["input"] == provider.events[0]
+    claim(fleet, CLAIM)
     device = Identity(CLAIM, None, START * 2)
     fleet.device("CreateCertificateFromCsr", device, certificate_signing_request=request)
     assert {**provider.events[1], "clientId": "me"} == provider.events[0]

@@ -200,7 +200,7 @@ def test_nothing_of_the_token_reaches_the_hook_or_the_log(
     assert token not in json.dumps(target.events)
     assert token not in caplog.text
     assert "secret" not in caplog.text
-    assert "overrides=k" in caplog.text
+    assert "overrides='k'" in caplog.text
 
 
 def today(event: Event) -> Any:

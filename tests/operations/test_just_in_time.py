@@ -19,10 +19,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
 
 from fleetgate.errors import ResourceAlreadyExistsException
-from fleetgate.operations import provisioning
 from fleetgate.operations.admission import NotActivated, NotAdmitted, NotRegistered
 from fleetgate.operations.identity import Peer
 from fleetgate.operations.just_in_time import Allowance, JustInTime
+from fleetgate.operations.sweep import sweep
 from tests.operations.arrivals import GATE, Door, Interrupted, der, id_of, open_to
 from tests.operations.conftest import START, Registry, elsewhere
 from tests.operations.foreign import authority, name_of, register, with_other_signature
@@ -113,7 +113,7 @@ def test_the_sweep_for_unused_tokens_leaves_it_alone(registry: Registry, door: D
     door.connect(leaf)
     services = registry.services
     far = START + 50 * 365 * DAY
-    registry.runner.run(services.store.write(provisioning.sweep, services.account, far))
+    registry.runner.run(services.store.write(sweep, services.account, far))
     assert door.listed() == [id_of(leaf)]
 
 

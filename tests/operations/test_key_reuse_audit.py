@@ -18,9 +18,10 @@ from cryptography.x509.oid import NameOID
 
 from fleetgate.errors import AccessDeniedException, Error
 from fleetgate.functions.configured import BuiltIn
-from fleetgate.operations import provisioning, public_keys
+from fleetgate.operations import public_keys
 from fleetgate.operations.built_in_functions import built_in_functions
 from fleetgate.operations.identity import Identity
+from fleetgate.operations.sweep import sweep
 from fleetgate.pki import keys
 from fleetgate.store.engine import Tx
 from tests.operations.built_ins import hooked, register_at_once
@@ -131,7 +132,7 @@ def test_what_was_never_registered_is_no_use(registry: Registry) -> None:
     registry.clock.now += 4000
     services = registry.services
     now = registry.clock.now
-    swept = registry.runner.run(services.store.write(provisioning.sweep, services.account, now))
+    swept = registry.runner.run(services.store.write(sweep, services.account, now))
     assert swept.certificates == [lost["certificateId"]]
     assert kept(registry, "deleted_key") == []
 
@@ -155,9 +156,11 @@ def test_older_certificates_are_deactivated(
 ) -> None:
     hooked(registry, KIND, action="flag", deactivate=True)
     key = new_key()
-    claim = registry.call(
+    made = registry.call(
         "CreateCertificateFromCsr", certificate_signing_request=request_for(key), set_as_active=True
-    )["certificateId"]
+    )
+    claim = made["certificateId"]
+    registry.call("AttachPolicy", policy_name="device", target=made["certificateArn"])
     first = come(registry, key, "1", Identity(claim, None, START * 2))
     assert (status(registry, claim), registry.ended) == ("ACTIVE", []), "it is in use by a fleet"
     revoked = come(registry, key, "3")
@@ -269,7 +272,7 @@ def test_a_registry_of_an_older_release(
     garbage = come(registry, new_key(), "3")
 
     def older(tx: Tx) -> None:
-        tx.run("UPDATE certificate SET public_key = NULL")
+        tx.run("UPDATE certificate SET public_key = NULL WHERE pem <> ''")
         tx.run("UPDATE certificate SET pem = 'PEM' WHERE certificate_id = :id", id=garbage)
 
     registry.runner.run(services.store.write(older))

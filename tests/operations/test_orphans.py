@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from fleetgate.errors import AccessDeniedException
-from fleetgate.operations import provisioning
+from fleetgate.operations.sweep import SWEEP_BATCH
 from fleetgate.store import registration_answers
 from fleetgate.store.engine import Tx
 from fleetgate.store.registration_answers import RegistrationAnswer
@@ -50,7 +50,7 @@ def test_answers_are_kept_no_longer_than_the_token(registry: Registry) -> None:
 
 def test_a_sweep_says_when_there_is_more(registry: Registry) -> None:
     def fill(tx: Tx) -> None:
-        for number in range(provisioning.SWEEP_BATCH + 1):
+        for number in range(SWEEP_BATCH + 1):
             answer = RegistrationAnswer(str(number), "T", START, "p", "o", "ACTIVE", "{}", START)
             registration_answers.add_registration_answer(tx, answer)
 

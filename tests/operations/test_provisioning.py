@@ -20,8 +20,8 @@ from fleetgate.errors import (
     ResourceRegistrationFailureException,
     ServiceError,
 )
-from fleetgate.operations import provisioning
 from fleetgate.operations.identity import Identity
+from fleetgate.operations.sweep import Swept, sweep
 from fleetgate.store import certificates
 from tests.operations.conftest import ALLOW, START, Registry, csr, elsewhere
 from tests.operations.roles import add_provisioning_role
@@ -83,9 +83,9 @@ def status(registry: Registry, created: dict[str, Any]) -> str:
     return str(found["certificateDescription"]["status"])
 
 
-def swept(registry: Registry, now: float) -> provisioning.Swept:
+def swept(registry: Registry, now: float) -> Swept:
     services = registry.services
-    return registry.runner.run(services.store.write(provisioning.sweep, services.account, now))
+    return registry.runner.run(services.store.write(sweep, services.account, now))
 
 
 def things(registry: Registry) -> list[str]:

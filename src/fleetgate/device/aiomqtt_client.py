@@ -24,17 +24,10 @@ from concurrent.futures import Future
 from typing import Any, Final
 
 from fleetgate.device import client_state, extras, tls
-from fleetgate.device.client_state import ClientState
+from fleetgate.device.client_state import Attempt, ClientState
 from fleetgate.device.endpoint import AnyCredentials, Endpoint
 from fleetgate.device.errors import ConnectionFailed, ProvisioningError
-from fleetgate.device.mqtt_client import (
-    OnLost,
-    OnMessage,
-    begun,
-    failed,
-    message_refused,
-    subscription_refused,
-)
+from fleetgate.device.mqtt_client import OnLost, OnMessage, begun
 from fleetgate.device.mqtt_socket import MqttContext
 from fleetgate.device.paho_client import connect_options, failed_opening, files, how_it_ended
 from fleetgate.mqtt.packets import Puback
@@ -45,7 +38,6 @@ _inner_logger = logging.getLogger("fleetgate.device.aiomqtt")
 _inner_logger.addHandler(logging.NullHandler())  # what it says is in the errors, too
 
 _GOODBYE_SECONDS: Final = 1.0
-_REFUSED: Final = 0x80
 _TURNS: Final = 20
 
 
@@ -124,52 +116,37 @@ class AiomqttClient:
 
     def subscribe(self, topic_filter: str, qos: int, on_message: OnMessage) -> Future[None]:
         """See :meth:`fleetgate.device.mqtt_client.MqttClient.subscribe`."""
-        error = client_state.refuse_subscription(topic_filter, qos)
-        if error:
-            return failed(error)
-        state = self._state
 
-        async def run() -> None:
-            state.listen(topic_filter, on_message)
+        async def send() -> tuple[int, str | None]:
             codes = await self._mqtt.subscribe(topic_filter, qos=qos, timeout=math.inf)
-            code = max(each if isinstance(each, int) else each.value for each in codes)
-            if code >= _REFUSED:
-                state.forget(topic_filter, on_message)
-                raise subscription_refused(topic_filter, code)
+            return max(each if isinstance(each, int) else each.value for each in codes), None
 
-        return self._do(run, client_state.acknowledgement_of_subscription(topic_filter))
+        return self._send(self._state.subscribing(topic_filter, qos, on_message), send)
 
     def unsubscribe(self, topic_filter: str) -> Future[None]:
         """See :meth:`fleetgate.device.mqtt_client.MqttClient.unsubscribe`."""
-        error = client_state.refuse_filter(topic_filter)
-        if error:
-            return failed(error)
 
-        async def run() -> None:
+        async def send() -> tuple[int, str | None]:
             await self._mqtt.unsubscribe(topic_filter, timeout=math.inf)
-            self._state.forget(topic_filter)
+            return 0, None
 
-        return self._do(run, f"the end of the subscription to `{topic_filter}` was acknowledged")
+        return self._send(self._state.unsubscribing(topic_filter), send)
 
     def publish(self, topic: str, payload: bytes, qos: int) -> Future[None]:
         """See :meth:`fleetgate.device.mqtt_client.MqttClient.publish`."""
         connack = self._context.watch.connack
         largest = connack.properties.get("maximum_packet_size") if connack else None
-        error = client_state.refuse_message(
-            topic, payload, qos, self._endpoint.mqtt_version, largest
-        )
-        if error:
-            return failed(error)
 
-        async def run() -> None:
+        async def send() -> tuple[int, str | None]:
             if qos == 0:
                 await self._mqtt.publish(topic, payload, qos=0, timeout=math.inf)
-            else:
-                await self._publish_acknowledged(topic, payload)
+                return 0, None
+            return await self._publish_acknowledged(topic, payload)
 
-        return self._do(run, client_state.acknowledgement_of_message(topic))
+        version = self._endpoint.mqtt_version
+        return self._send(self._state.publishing(topic, payload, qos, version, largest), send)
 
-    async def _publish_acknowledged(self, topic: str, payload: bytes) -> None:
+    async def _publish_acknowledged(self, topic: str, payload: bytes) -> tuple[int, str | None]:
         answers: list[Puback] = []
         assert self._publishing is not None  # noqa: S101 - the main task made it first
         async with self._publishing:
@@ -178,9 +155,10 @@ class AiomqttClient:
                 await self._mqtt.publish(topic, payload, qos=1, timeout=math.inf)
             finally:
                 self._context.watch.on_puback = None
-        if answers and answers[-1].reason_code >= _REFUSED:
-            said = answers[-1].properties.get("reason_string")
-            raise message_refused(topic, answers[-1].reason_code, str(said) if said else None)
+        if not answers:
+            return 0, None
+        said = answers[-1].properties.get("reason_string")
+        return answers[-1].reason_code, str(said) if said else None
 
     def disconnect(self) -> Future[None]:
         """See :meth:`fleetgate.device.mqtt_client.MqttClient.disconnect`."""
@@ -200,16 +178,15 @@ class AiomqttClient:
         """See :meth:`fleetgate.device.mqtt_client.MqttClient.on_lost`."""
         return self._state.on_lost(listener)
 
-    def _do(self, run: Callable[[], Coroutine[Any, Any, None]], waits_for: str) -> Future[None]:
-        future = self._state.begin(waits_for)
+    def _send(
+        self, attempt: Attempt, send: Callable[[], Coroutine[Any, Any, tuple[int, str | None]]]
+    ) -> Future[None]:
+        """`send` returns reason code and reason string of the acknowledgement."""
 
         async def task() -> None:
+            attempt.begin()
             try:
-                await run()
-            except asyncio.CancelledError:
-                raise
-            except ProvisioningError as error:
-                self._state.fail(future, error)
+                code, said = await send()
             except self._aiomqtt.MqttError as error:
                 # It could not be sent: the connection is lost, which the main task finds out.
                 logger.debug("event=mqtt_call_failed error=%s", error)
@@ -217,7 +194,7 @@ class AiomqttClient:
                 logger.exception("event=mqtt_client_failed client_id=%r", self._client_id)
                 self._context.hang_up()
             else:
-                self._state.succeed(future)
+                attempt.acknowledged(code, said)
 
         def begin() -> None:
             if self._main is None or self._main.done():
@@ -226,8 +203,9 @@ class AiomqttClient:
             self._tasks.add(made)
             made.add_done_callback(self._tasks.discard)
 
-        self._in_loop(begin)
-        return future
+        if not attempt.future.done():
+            self._in_loop(begin)
+        return attempt.future
 
     def _in_loop(self, call: Callable[[], None]) -> None:
         with self._lock:  # held so that the loop is not closed meanwhile

@@ -26,19 +26,12 @@ from typing import Final, TypeAlias
 
 from fleetgate.device import client_state, tls
 from fleetgate.device.asyncio_tls import OpenTls, TlsLink
-from fleetgate.device.client_state import ClientState
+from fleetgate.device.client_state import Attempt, ClientState
 from fleetgate.device.endpoint import Endpoint
 from fleetgate.device.errors import BadRequest, ConnectionFailed
-from fleetgate.device.mqtt_client import (
-    OnLost,
-    OnMessage,
-    begun,
-    failed,
-    message_refused,
-    subscription_refused,
-)
+from fleetgate.device.mqtt_client import OnLost, OnMessage, begun
 from fleetgate.errors import ProtocolError
-from fleetgate.mqtt.connection import Connection, Role
+from fleetgate.mqtt.connection import Connection, Role, State
 from fleetgate.mqtt.packets import (
     Connack,
     Connect,
@@ -60,7 +53,6 @@ logger = logging.getLogger("fleetgate.device")
 Address: TypeAlias = tuple[str, int]
 
 _GOODBYE_SECONDS: Final = 1.0
-_REFUSED: Final = 0x80
 
 
 async def connect(
@@ -143,75 +135,27 @@ class AsyncioClient:
 
     def subscribe(self, topic_filter: str, qos: int, on_message: OnMessage) -> Future[None]:
         """See :meth:`fleetgate.device.mqtt_client.MqttClient.subscribe`."""
-        error = client_state.refuse_subscription(topic_filter, qos)
-        if error:
-            return failed(error)
-        state = self._state
-        future = state.begin(client_state.acknowledgement_of_subscription(topic_filter))
-
-        def acknowledged(code: int, said: str | None) -> None:
-            if code < _REFUSED:
-                state.succeed(future)
-            else:
-                state.forget(topic_filter, on_message)
-                state.fail(future, subscription_refused(topic_filter, code, said))
-
-        def run() -> None:
-            state.listen(topic_filter, on_message)
-            packet_id = self._mqtt.next_packet_id()
-            self._acknowledging[packet_id] = acknowledged
-            self._send(Subscribe(packet_id, (Subscription(topic_filter, qos),)))
-
-        self._do(run, future)
-        return future
+        return self._request(
+            self._state.subscribing(topic_filter, qos, on_message),
+            lambda: Subscribe(self._mqtt.next_packet_id(), (Subscription(topic_filter, qos),)),
+        )
 
     def unsubscribe(self, topic_filter: str) -> Future[None]:
         """See :meth:`fleetgate.device.mqtt_client.MqttClient.unsubscribe`."""
-        error = client_state.refuse_filter(topic_filter)
-        if error:
-            return failed(error)
-        state = self._state
-        future = state.begin(f"the end of the subscription to `{topic_filter}` was acknowledged")
-
-        def acknowledged(_code: int, _said: str | None) -> None:
-            state.forget(topic_filter)
-            state.succeed(future)
-
-        def run() -> None:
-            packet_id = self._mqtt.next_packet_id()
-            self._acknowledging[packet_id] = acknowledged
-            self._send(Unsubscribe(packet_id, (topic_filter,)))
-
-        self._do(run, future)
-        return future
+        return self._request(
+            self._state.unsubscribing(topic_filter),
+            lambda: Unsubscribe(self._mqtt.next_packet_id(), (topic_filter,)),
+        )
 
     def publish(self, topic: str, payload: bytes, qos: int) -> Future[None]:
         """See :meth:`fleetgate.device.mqtt_client.MqttClient.publish`."""
-        error = client_state.refuse_message(
-            topic, payload, qos, self._endpoint.mqtt_version, self._mqtt.peer_max_packet_size
-        )
-        if error:
-            return failed(error)
-        state = self._state
-        future = state.begin(client_state.acknowledgement_of_message(topic))
+        version, largest = self._endpoint.mqtt_version, self._mqtt.peer_max_packet_size
 
-        def acknowledged(code: int, said: str | None) -> None:
-            if code < _REFUSED:
-                state.succeed(future)
-            else:
-                state.fail(future, message_refused(topic, code, said))
+        def packet() -> Publish:
+            packet_id = self._mqtt.next_packet_id() if qos else None
+            return Publish(topic, payload, qos, packet_id=packet_id)
 
-        def run() -> None:
-            if qos == 0:
-                self._send(Publish(topic, payload, 0))
-                state.succeed(future)
-                return
-            packet_id = self._mqtt.next_packet_id()
-            self._acknowledging[packet_id] = acknowledged
-            self._send(Publish(topic, payload, 1, packet_id=packet_id))
-
-        self._do(run, future)
-        return future
+        return self._request(self._state.publishing(topic, payload, qos, version, largest), packet)
 
     def disconnect(self) -> Future[None]:
         """See :meth:`fleetgate.device.mqtt_client.MqttClient.disconnect`."""
@@ -222,7 +166,8 @@ class AsyncioClient:
             self._leaving = True
             self._why = self._why or "this client disconnected"
             self._loop.call_later(_GOODBYE_SECONDS, self.link.abort)
-            self._send(Disconnect())
+            if self._mqtt.state is not State.CLOSED:
+                self._send(Disconnect())
             self.link.goodbye()
 
         self._do(run)
@@ -237,23 +182,33 @@ class AsyncioClient:
         self._why = self._why or "this client hung up"
         self.link.abort()
 
-    def _do(self, run: Callable[[], None], future: Future[None] | None = None) -> None:
-        """Run it on the loop, unless there is nothing to be done any more."""
-
-        def guarded() -> None:
-            if future is not None and self._state.is_lost:
-                return
+    def _request(
+        self, attempt: Attempt, packet: Callable[[], Subscribe | Unsubscribe | Publish]
+    ) -> Future[None]:
+        def run() -> None:
+            if attempt.future.done() or self._mqtt.state is State.CLOSED:
+                return  # it has failed, or fails with the connection
+            attempt.begin()
             try:
-                run()
+                made = packet()
+                self._send(made)
             except ProtocolError as error:  # more in flight than the server takes (MQTT 5, 4.9)
-                if future is None:
-                    raise
-                self._state.fail(future, BadRequest(error.message))
+                attempt.fail(BadRequest(error.message))
+                return
+            if made.packet_id is None:
+                attempt.acknowledged(0, None)
+            else:
+                self._acknowledging[made.packet_id] = attempt.acknowledged
 
+        self._do(run)
+        return attempt.future
+
+    def _do(self, run: Callable[[], None]) -> None:
+        """Run it on the loop."""
         if threading.get_ident() == self._thread:
-            guarded()
+            run()
         elif not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(guarded)
+            self._loop.call_soon_threadsafe(run)
 
     # --- the life of the connection; the loop's side ---
 
@@ -314,6 +269,7 @@ class AsyncioClient:
                 self._agreed(packet)
             case Disconnect():
                 self._why = self._why or client_state.disconnected(packet, self._client_id)
+                self.link.abort()
             case Pingresp():
                 self._awaits_pong = False
             case _:
@@ -336,6 +292,8 @@ class AsyncioClient:
 
     def _keep_alive(self) -> None:
         keep_alive = self._endpoint.keep_alive
+        if self._mqtt.state is State.CLOSED:
+            return
         if self._awaits_pong:
             self._why = self._why or f"the server did not answer a ping within {keep_alive / 2:g} s"
             self.link.abort()

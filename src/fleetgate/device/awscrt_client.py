@@ -28,23 +28,17 @@ from typing import Any, Final
 
 from fleetgate.device import client_state, credentials, extras, tls
 from fleetgate.device.awscrt_transport import (
+    Answered,
     Failed,
     Transport,
     Transport5,
     Transport311,
     words,
 )
-from fleetgate.device.client_state import ClientState
+from fleetgate.device.client_state import Attempt, ClientState
 from fleetgate.device.endpoint import AnyCredentials, Credentials, Endpoint
 from fleetgate.device.errors import BadRequest, ConnectionFailed
-from fleetgate.device.mqtt_client import (
-    OnLost,
-    OnMessage,
-    begun,
-    failed,
-    message_refused,
-    subscription_refused,
-)
+from fleetgate.device.mqtt_client import OnLost, OnMessage, begun
 from fleetgate.device.mqtt_socket import MqttContext
 
 logger = logging.getLogger("fleetgate.device")
@@ -54,7 +48,6 @@ _RELEASED_WITHIN: Final = 60.0
 _PATIENCE: Final = 2.0
 _LEAST: Final = 0.5
 _ALERT_WITHIN: Final = 0.5
-_REFUSED: Final = 0x80
 
 _MAX_MEASURED: Final = 2  # the first byte, and the least that a remaining length takes
 
@@ -117,63 +110,25 @@ class AwscrtClient:
 
     def subscribe(self, topic_filter: str, qos: int, on_message: OnMessage) -> Future[None]:
         """See :meth:`fleetgate.device.mqtt_client.MqttClient.subscribe`."""
-        error = client_state.refuse_subscription(topic_filter, qos)
-        if error:
-            return failed(error)
-        state = self._state
-        future = state.begin(client_state.acknowledgement_of_subscription(topic_filter))
-
-        def answered(code: int, said: str | None) -> None:
-            if code < _REFUSED:
-                state.succeed(future)
-            else:
-                state.forget(topic_filter, on_message)
-                state.fail(future, subscription_refused(topic_filter, code, said))
-
-        state.listen(topic_filter, on_message)
-        self._do(
-            lambda transport, failed: transport.subscribe(topic_filter, qos, answered, failed),
-            future,
+        return self._send(
+            self._state.subscribing(topic_filter, qos, on_message),
+            lambda transport, *ends: transport.subscribe(topic_filter, qos, *ends),
         )
-        return future
 
     def unsubscribe(self, topic_filter: str) -> Future[None]:
         """See :meth:`fleetgate.device.mqtt_client.MqttClient.unsubscribe`."""
-        error = client_state.refuse_filter(topic_filter)
-        if error:
-            return failed(error)
-        state = self._state
-        future = state.begin(f"the end of the subscription to `{topic_filter}` was acknowledged")
-
-        def answered(_code: int, _said: str | None) -> None:
-            state.forget(topic_filter)
-            state.succeed(future)
-
-        self._do(
-            lambda transport, failed: transport.unsubscribe(topic_filter, answered, failed), future
+        return self._send(
+            self._state.unsubscribing(topic_filter),
+            lambda transport, *ends: transport.unsubscribe(topic_filter, *ends),
         )
-        return future
 
     def publish(self, topic: str, payload: bytes, qos: int) -> Future[None]:
         """See :meth:`fleetgate.device.mqtt_client.MqttClient.publish`."""
         version = self._endpoint.mqtt_version
-        error = client_state.refuse_message(topic, payload, qos, version, self._largest)
-        if error:
-            return failed(error)
-        state = self._state
-        future = state.begin(client_state.acknowledgement_of_message(topic))
-
-        def answered(code: int, said: str | None) -> None:
-            if code < _REFUSED:
-                state.succeed(future)
-            else:
-                state.fail(future, message_refused(topic, code, said))
-
-        self._do(
-            lambda transport, failed: transport.publish(topic, payload, qos, answered, failed),
-            future,
+        return self._send(
+            self._state.publishing(topic, payload, qos, version, self._largest),
+            lambda transport, *ends: transport.publish(topic, payload, qos, *ends),
         )
-        return future
 
     def disconnect(self) -> Future[None]:
         """See :meth:`fleetgate.device.mqtt_client.MqttClient.disconnect`."""
@@ -184,22 +139,26 @@ class AwscrtClient:
         """See :meth:`fleetgate.device.mqtt_client.MqttClient.on_lost`."""
         return self._state.on_lost(listener)
 
-    def _do(self, call: Callable[[Transport, Failed], None], future: Future[None]) -> None:
+    def _send(
+        self, attempt: Attempt, send: Callable[[Transport, Answered, Failed], None]
+    ) -> Future[None]:
         transport = self._transport
-        if transport is None or future.done():
-            return  # the connection has ended, which the future knows
+        if transport is None or attempt.future.done():
+            return attempt.future  # nothing to be sent, or the connection has ended
 
         def not_acknowledged(error: Exception) -> None:
             name = getattr(error, "name", "")
             if name in _INVALID:
-                self._state.fail(future, BadRequest(f"awscrt does not send this: {words(error)}"))
+                attempt.fail(BadRequest(f"awscrt does not send this: {words(error)}"))
             elif name not in _ENDING:  # of an end it tells separately, and more
                 self.lost(f"awscrt failed ({words(error)})")
 
         try:
-            call(transport, not_acknowledged)
+            attempt.begin()
+            send(transport, attempt.acknowledged, not_acknowledged)
         except Exception as error:
             not_acknowledged(error)
+        return attempt.future
 
     # --- connecting; the caller's thread ---
 

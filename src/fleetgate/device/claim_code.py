@@ -43,8 +43,9 @@ CAPACITIES: Final = (
 )
 """Characters in a code of version 1, 2, ... 40."""
 
-SMALLEST, LARGEST = 10, 20
-"""The versions used: below, a claim would take a dozen codes; above, cameras begin to fail."""
+SMALLEST, LARGEST = 10, 22
+"""The versions used: below, a claim would take a dozen codes; with the larger one any takes two,
+and cameras begin to fail not far above."""
 
 QUIET: Final = 4
 """Modules left light around a code (ISO/IEC 18004 section 6.3.8)."""

@@ -3,7 +3,8 @@
 :mod:`fleetgate.device.mqtt_client` promises more than a library does: each future is done exactly
 once, all of them fail when the connection ends, listeners are called once, callbacks run without
 a lock. :class:`ClientState` does that part for all adapters alike. It does no I/O and knows no
-library. Every method may be called from any thread.
+library. Every method may be called from any thread. An adapter sends what is tried, and tells the
+:class:`Attempt` of it what became of it.
 """
 
 from __future__ import annotations
@@ -12,10 +13,20 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
 
 from fleetgate.device.endpoint import Endpoint
 from fleetgate.device.errors import BadRequest, ConnectionFailed, ConnectionLost
-from fleetgate.device.mqtt_client import OnLost, OnMessage, begun
+from fleetgate.device.mqtt_client import (
+    OnLost,
+    OnMessage,
+    begun,
+    failed,
+    message_refused,
+    subscription_refused,
+)
 from fleetgate.errors import ProtocolError
 from fleetgate.mqtt.codec import encode
 from fleetgate.mqtt.packets import Connack, Disconnect, Publish, Version
@@ -23,6 +34,24 @@ from fleetgate.mqtt.reasons import ConnectReturnCode, Reason
 from fleetgate.mqtt.topics import check_filter, check_topic, matches, split_shared
 
 logger = logging.getLogger("fleetgate.device")
+
+_REFUSED: Final = 0x80  # reason codes from here on are failures (MQTT 5 section 2.4)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A SUBSCRIBE, UNSUBSCRIBE or PUBLISH and its `future`; nothing is to be sent when that is
+    done already.
+
+    Else ``begin()`` comes first, immediately before it is given to the library and in that order;
+    then ``acknowledged(code, said)``, with reason code and reason string (0 and None where there
+    are none), or ``fail(error)``; or neither, when the connection ends.
+    """
+
+    future: Future[None]
+    begin: Callable[[], None]
+    acknowledged: Callable[[int, str | None], None]
+    fail: Callable[[Exception], None]
 
 
 class ClientState:
@@ -71,6 +100,70 @@ class ClientState:
         with self._lock:
             return self._waiting.pop(future, None) is not None
 
+    # --- attempts ---
+
+    def subscribing(self, topic_filter: str, qos: int, on_message: OnMessage) -> Attempt:
+        """See :meth:`fleetgate.device.mqtt_client.MqttClient.subscribe`."""
+        future = self._begin_unless(
+            refuse_subscription(topic_filter, qos),
+            f"the subscription to `{topic_filter}` was acknowledged; does the certificate's policy "
+            f"allow iot:Subscribe on `topicfilter/{topic_filter}`?",
+        )
+        listener = partial(on_message)  # an object of its own, though the callback may be the same
+
+        def acknowledged(code: int, said: str | None) -> None:
+            if code < _REFUSED:
+                self.succeed(future)
+            else:
+                fail(subscription_refused(topic_filter, code, said))
+
+        def fail(error: Exception) -> None:
+            self._forget(topic_filter, listener)
+            self.fail(future, error)
+
+        return Attempt(future, partial(self._listen, topic_filter, listener), acknowledged, fail)
+
+    def unsubscribing(self, topic_filter: str) -> Attempt:
+        """See :meth:`fleetgate.device.mqtt_client.MqttClient.unsubscribe`."""
+        waits_for = f"the end of the subscription to `{topic_filter}` was acknowledged"
+        future = self._begin_unless(refuse_filter(topic_filter), waits_for)
+        listener: OnMessage | None = None
+
+        def begin() -> None:
+            nonlocal listener
+            with self._lock:
+                listener = self._subscriptions.get(topic_filter)
+
+        def acknowledged(_code: int, _said: str | None) -> None:
+            self._forget(topic_filter, listener)
+            self.succeed(future)
+
+        return Attempt(future, begin, acknowledged, partial(self.fail, future))
+
+    def publishing(
+        self, topic: str, payload: bytes, qos: int, version: Version, largest: int | None
+    ) -> Attempt:
+        """See :meth:`fleetgate.device.mqtt_client.MqttClient.publish`.
+
+        `largest` is the largest packet in bytes that the server takes, None for any.
+        """
+        future = self._begin_unless(
+            refuse_message(topic, payload, qos, version, largest),
+            f"the message to `{topic}` was acknowledged; does the certificate's policy allow "
+            f"iot:Publish on `topic/{topic}`?",
+        )
+
+        def acknowledged(code: int, said: str | None) -> None:
+            if code < _REFUSED:
+                self.succeed(future)
+            else:
+                self.fail(future, message_refused(topic, code, said))
+
+        return Attempt(future, lambda: None, acknowledged, partial(self.fail, future))
+
+    def _begin_unless(self, error: BadRequest | None, waits_for: str) -> Future[None]:
+        return self.begin(waits_for) if error is None else failed(error)
+
     # --- the end ---
 
     def lose(self, why: str, *, retry: bool | None = None) -> None:
@@ -117,15 +210,15 @@ class ClientState:
 
     # --- messages ---
 
-    def listen(self, topic_filter: str, on_message: OnMessage) -> None:
+    def _listen(self, topic_filter: str, on_message: OnMessage) -> None:
         with self._lock:
             if self._lost is None:
                 self._subscriptions[topic_filter] = on_message
 
-    def forget(self, topic_filter: str, on_message: OnMessage | None = None) -> None:
-        """Do not deliver to `topic_filter` any more; with `on_message` only if it is still that."""
+    def _forget(self, topic_filter: str, on_message: OnMessage | None) -> None:
+        """Do not deliver to `on_message` any more; nothing if another has replaced it."""
         with self._lock:
-            if on_message is None or self._subscriptions.get(topic_filter) is on_message:
+            if self._subscriptions.get(topic_filter) is on_message:
                 self._subscriptions.pop(topic_filter, None)
 
     def deliver(self, topic: str, payload: bytes) -> None:
@@ -181,22 +274,6 @@ def refuse_message(
             topic=topic,
         )
     return None
-
-
-def acknowledgement_of_subscription(topic_filter: str) -> str:
-    """What a future of SUBSCRIBE waits for, as :meth:`ClientState.begin` wants it."""
-    return (
-        f"the subscription to `{topic_filter}` was acknowledged; does the certificate's policy "
-        f"allow iot:Subscribe on `topicfilter/{topic_filter}`?"
-    )
-
-
-def acknowledgement_of_message(topic: str) -> str:
-    """What a future of PUBLISH waits for, as :meth:`ClientState.begin` wants it."""
-    return (
-        f"the message to `{topic}` was acknowledged; does the certificate's policy allow "
-        f"iot:Publish on `topic/{topic}`?"
-    )
 
 
 # --- what the server said ---

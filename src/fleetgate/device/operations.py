@@ -211,6 +211,9 @@ async def _await(client: MqttClient, kind: Kind, exchange: Exchange[T]) -> T:
     woken = asyncio.Event()
 
     def wake() -> None:
+        if _running_loop() is loop:
+            woken.set()
+            return
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(woken.set)
 
@@ -236,6 +239,14 @@ async def _await(client: MqttClient, kind: Kind, exchange: Exchange[T]) -> T:
         run.tell(exchange.cancelled)
         raise
     return run.outcome()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    """The one that runs on this thread, if any."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 class _Run(Generic[T]):

@@ -32,17 +32,10 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from fleetgate.device import client_state, tls
-from fleetgate.device.client_state import ClientState
+from fleetgate.device.client_state import Attempt, ClientState
 from fleetgate.device.endpoint import AnyCredentials, Credentials, Endpoint
 from fleetgate.device.errors import BadRequest, ConnectionFailed
-from fleetgate.device.mqtt_client import (
-    OnLost,
-    OnMessage,
-    begun,
-    failed,
-    message_refused,
-    subscription_refused,
-)
+from fleetgate.device.mqtt_client import OnLost, OnMessage, begun
 from fleetgate.device.mqtt_socket import MqttContext, Watch
 
 logger = logging.getLogger("fleetgate.device")
@@ -51,7 +44,6 @@ SESSION_SECONDS = 3600
 """How long the server keeps a session on MQTT 5 without ``clean``: AWS IoT's own default."""
 
 _GOODBYE_SECONDS = 1.0
-_REFUSED = 0x80  # reason codes from here on are failures (MQTT 5 section 2.4)
 
 
 def connect(
@@ -104,71 +96,24 @@ class PahoClient:
 
     def subscribe(self, topic_filter: str, qos: int, on_message: OnMessage) -> Future[None]:
         """See :meth:`fleetgate.device.mqtt_client.MqttClient.subscribe`."""
-        error = client_state.refuse_subscription(topic_filter, qos)
-        if error:
-            return failed(error)
-        state = self._state
-        future = state.begin(client_state.acknowledgement_of_subscription(topic_filter))
 
-        def acknowledged(code: int, said: str | None) -> None:
-            if code < _REFUSED:
-                state.succeed(future)
-            else:
-                state.forget(topic_filter, on_message)
-                state.fail(future, subscription_refused(topic_filter, code, said))
-
-        def run(mqtt: paho.Client) -> None:
-            state.listen(topic_filter, on_message)
+        def send(mqtt: paho.Client) -> int | None:
             if self._endpoint.mqtt_version == 5:
-                code, packet_id = mqtt.subscribe(topic_filter, options=SubscribeOptions(qos))
-            else:
-                code, packet_id = mqtt.subscribe(topic_filter, qos)
-            if packet_id is not None and code == paho.MQTT_ERR_SUCCESS:
-                self._acknowledging[packet_id] = acknowledged
+                return mqtt.subscribe(topic_filter, options=SubscribeOptions(qos))[1]
+            return mqtt.subscribe(topic_filter, qos)[1]
 
-        self._do(run)
-        return future
+        return self._send(self._state.subscribing(topic_filter, qos, on_message), send)
 
     def unsubscribe(self, topic_filter: str) -> Future[None]:
         """See :meth:`fleetgate.device.mqtt_client.MqttClient.unsubscribe`."""
-        error = client_state.refuse_filter(topic_filter)
-        if error:
-            return failed(error)
-        state = self._state
-        future = state.begin(f"the end of the subscription to `{topic_filter}` was acknowledged")
-
-        def acknowledged(_code: int, _said: str | None) -> None:
-            state.forget(topic_filter)
-            state.succeed(future)
-
-        def run(mqtt: paho.Client) -> None:
-            code, packet_id = mqtt.unsubscribe(topic_filter)
-            if packet_id is not None and code == paho.MQTT_ERR_SUCCESS:
-                self._acknowledging[packet_id] = acknowledged
-
-        self._do(run)
-        return future
+        attempt = self._state.unsubscribing(topic_filter)
+        return self._send(attempt, lambda mqtt: mqtt.unsubscribe(topic_filter)[1])
 
     def publish(self, topic: str, payload: bytes, qos: int) -> Future[None]:
         """See :meth:`fleetgate.device.mqtt_client.MqttClient.publish`."""
         version = self._endpoint.mqtt_version
-        error = client_state.refuse_message(topic, payload, qos, version, self._largest)
-        if error:
-            return failed(error)
-        state = self._state
-        future = state.begin(client_state.acknowledgement_of_message(topic))
-
-        def acknowledged(code: int, said: str | None) -> None:
-            if code < _REFUSED:
-                state.succeed(future)
-            else:
-                state.fail(future, message_refused(topic, code, said))
-
-        def run(mqtt: paho.Client) -> None:
-            self._acknowledging[mqtt.publish(topic, payload, qos).mid] = acknowledged
-
-        self._do(run)
-        return future
+        attempt = self._state.publishing(topic, payload, qos, version, self._largest)
+        return self._send(attempt, lambda mqtt: mqtt.publish(topic, payload, qos).mid)
 
     def disconnect(self) -> Future[None]:
         """See :meth:`fleetgate.device.mqtt_client.MqttClient.disconnect`."""
@@ -184,6 +129,19 @@ class PahoClient:
     def on_lost(self, listener: OnLost) -> Callable[[], None]:
         """See :meth:`fleetgate.device.mqtt_client.MqttClient.on_lost`."""
         return self._state.on_lost(listener)
+
+    def _send(self, attempt: Attempt, send: Callable[[paho.Client], int | None]) -> Future[None]:
+        """`send` returns the packet's id, or None when the connection has ended."""
+
+        def run(mqtt: paho.Client) -> None:
+            attempt.begin()
+            packet_id = send(mqtt)
+            if packet_id is not None:
+                self._acknowledging[packet_id] = attempt.acknowledged
+
+        if not attempt.future.done():
+            self._do(run)
+        return attempt.future
 
     def _do(self, command: Callable[[paho.Client], None]) -> None:
         self._commands.append(command)

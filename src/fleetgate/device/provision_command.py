@@ -13,6 +13,7 @@ from fleetgate.device import journey_options as shared
 if TYPE_CHECKING:
     from fleetgate.device.claim import Claim
     from fleetgate.device.endpoint import AnyCredentials, Endpoint
+    from fleetgate.device.identity import Identity
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,24 +64,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Carry it out; the exit code. Raises ProvisioningError, BadRequest and ExtraMissing."""
     from fleetgate.device import options
+    from fleetgate.device.endpoint import Credentials, Endpoint
     from fleetgate.device.errors import BadRequest
     from fleetgate.device.provision import provision
 
+    credentials: AnyCredentials
     parameters = shared.meant(options.parameters_of, args.parameters)
     others = shared.journey_of(args)
     key = shared.key_of(args)
     with ExitStack() as cleanup:
-        claim = _claim(args)
-        endpoint, credentials = _where(args, claim, cleanup)
-        template = args.template or (claim.template if claim else None)
+        present = _finished(args)
+        if present is not None:
+            endpoint = Endpoint(present.host, present.port)
+            credentials = Credentials(args.claim, args.claim)
+            template = args.template or present.template
+        else:
+            claim = _claim(args)
+            endpoint, credentials = _where(args, claim, cleanup)
+            template = args.template or (claim.template if claim else None)
         if template is None:
             raise BadRequest("a template is needed: --template")
+        options.check_template(template)
         return shared.carry_out(
             args,
             lambda: provision(
                 endpoint, credentials, template, parameters, args.out, key=key, **others
             ),
         )
+
+
+def _finished(args: argparse.Namespace) -> Identity | None:
+    """The identity that is complete, when the claim's file has been taken away since.
+
+    It says where it belongs, which the claim would have said; nothing is connected to any more.
+    """
+    from fleetgate.device import identity
+    from fleetgate.device.errors import NoIdentity
+
+    if args.claim is None or args.endpoint is not None or args.claim.exists():
+        return None
+    try:
+        return identity.load(args.out)
+    except NoIdentity:
+        return None
 
 
 def _claim(args: argparse.Namespace) -> Claim | None:

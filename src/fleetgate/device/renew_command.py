@@ -52,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
     others = shared.journey_of(args)
     if args.keep_key and args.keys:
         raise BadRequest("either --keep-key or --keys")
+    if args.template is not None:
+        options.check_template(args.template)
     key = shared.key_of(args)
     present = identity.load(args.directory)
     if args.within is not None and unfinished(args.directory) is None:

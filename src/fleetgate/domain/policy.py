@@ -155,6 +155,21 @@ class Policies:
             return found
         return _nothing_allows(action, resource)
 
+    def denial(self, action: str, resource: str, values: Values = NO_VALUES) -> Decision | None:
+        """The decision of a statement that denies `resource` by naming it (`Resource`), if any.
+
+        For a second name of what has been decided on by its first one: a statement that tells what
+        it spares (`NotResource`) has spoken about that one already.
+        """
+        later = folded(values)
+        rules = [
+            rule
+            for rule in self._bound({**self._context, **later}, later)
+            if rule and not rule.statement.allows and not rule.statement.not_resources
+        ]
+        found = _decide(rules, action, resource)
+        return found if found.explicit_deny else None
+
     def under(self, values: Values) -> Policies:
         """The same policies with the values of a request laid over the others, bound once."""
         if not self._names or self._names.isdisjoint(later := folded(values)):

@@ -16,21 +16,26 @@ import decimal
 import importlib
 import json
 import logging
+import math
 import os
+import re
 import sys
+import threading
 import time
 import traceback
 from http.client import HTTPConnection
-from types import SimpleNamespace
 from typing import Any, NoReturn
 
 _PREFIX = "/2018-06-01/runtime/"
+_ESCAPING = tuple(f"AWS_Lambda_python3.{minor}" for minor in range(9, 12))  # what is not ASCII
 _request_id = ""
 
 
 def main() -> None:
     """Runs the function of the environment (``_HANDLER``) until the process is ended."""
     _, client, *directories = sys.argv
+    # the whole stack of a thread counts as memory, and the usual 8 MB leave room for few
+    threading.stack_size(1 << 20)
     sys.path[:0] = directories
     handler = os.environ["_HANDLER"]
     if client == "awslambdaric":
@@ -42,29 +47,55 @@ def main() -> None:
         _run(handler)
 
 
-class Context:
+class CognitoIdentity:
+    """Who uses the app that invoked the function: nobody, here."""
+
+    __slots__ = ("cognito_identity_id", "cognito_identity_pool_id")
+
+    def __init__(self) -> None:
+        self.cognito_identity_id = None
+        self.cognito_identity_pool_id = None
+
+    def __repr__(self) -> str:
+        return _shown(self, self.__slots__)
+
+
+class LambdaContext:
     """The second argument of a handler."""
 
     def __init__(self, headers: Any) -> None:
         environment = os.environ
         self.aws_request_id = headers["Lambda-Runtime-Aws-Request-Id"]
-        self.invoked_function_arn = headers["Lambda-Runtime-Invoked-Function-Arn"]
-        self.function_name = environment.get("AWS_LAMBDA_FUNCTION_NAME")
-        self.function_version = environment.get("AWS_LAMBDA_FUNCTION_VERSION")
-        self.memory_limit_in_mb = environment.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE")
         self.log_group_name = environment.get("AWS_LAMBDA_LOG_GROUP_NAME")
         self.log_stream_name = environment.get("AWS_LAMBDA_LOG_STREAM_NAME")
-        self.identity = SimpleNamespace(cognito_identity_id=None, cognito_identity_pool_id=None)
+        self.function_name = environment.get("AWS_LAMBDA_FUNCTION_NAME")
+        self.memory_limit_in_mb = environment.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE")
+        self.function_version = environment.get("AWS_LAMBDA_FUNCTION_VERSION")
+        self.invoked_function_arn = headers["Lambda-Runtime-Invoked-Function-Arn"]
         self.client_context = None
+        self.identity = CognitoIdentity()
+        self.tenant_id = headers["Lambda-Runtime-Aws-Tenant-Id"]
         self._deadline = int(headers["Lambda-Runtime-Deadline-Ms"])
 
     def get_remaining_time_in_millis(self) -> int:
         """Milliseconds until the function's time-out."""
         return max(self._deadline - int(time.time() * 1000), 0)
 
+    def w3c(self) -> dict[str, str]:
+        """The trace context of the invocation; there is none, since no client context is."""
+        return {}
+
     def log(self, text: object) -> None:
         """Writes to the log."""
         sys.stdout.write(str(text))
+
+    def __repr__(self) -> str:
+        return _shown(self, [name for name in vars(self) if not name.startswith("_")])
+
+
+def _shown(value: object, names: Any) -> str:
+    members = ",".join(f"{name}={getattr(value, name)}" for name in names)
+    return f"{type(value).__name__}([{members}])"
 
 
 class _Fault(Exception):
@@ -95,14 +126,36 @@ class _Api:
     def post_error(self, path: str, error: BaseException) -> None:
         described = _described(error)
         _log_error(described)
-        self.post(path, json.dumps(described).encode(), described["errorType"])
+        self.post(path, _Encoder().bytes(described, "replace"), described["errorType"])
 
 
 class _Encoder(json.JSONEncoder):
+    """As that of AWS's client: a Decimal is a number with the digits it has.
+
+    The encoder cannot be told to write something as it is, so that a text nobody else can know
+    stands for the number until the rest is encoded.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(ensure_ascii=os.environ.get("AWS_EXECUTION_ENV") in _ESCAPING)
+        self._mark = os.urandom(16).hex()
+        self._numbers: list[str] = []
+
     def default(self, o: Any) -> Any:
         if isinstance(o, decimal.Decimal):
-            return int(o) if o == o.to_integral_value() else float(o)
+            if o.is_nan():
+                return math.nan
+            self._numbers.append(str(o))
+            return f"{self._mark}{len(self._numbers) - 1}"
         return super().default(o)
+
+    def bytes(self, value: Any, errors: str = "strict") -> bytes:
+        """The value as JSON. Raises TypeError, ValueError or RecursionError."""
+        text = self.encode(value)
+        if self._numbers:
+            marked = f'"{self._mark}([0-9]+)"'
+            text = re.sub(marked, lambda found: self._numbers[int(found[1])], text)
+        return text.encode(errors=errors)
 
 
 class _Lines(logging.Formatter):
@@ -136,7 +189,7 @@ def _run(handler: str) -> None:
         os.environ["_X_AMZN_TRACE_ID"] = headers.get("Lambda-Runtime-Trace-Id", "")
         path = f"invocation/{_request_id}/"
         try:
-            answer = _answer(function(_event(body), Context(headers)))
+            answer = _answer(function(_event(body), LambdaContext(headers)))
         except Exception as error:
             api.post_error(path + "error", error)
         else:
@@ -188,7 +241,7 @@ def _answer(value: Any) -> bytes:
     if isinstance(value, bytes):
         return value
     try:
-        return json.dumps(value, cls=_Encoder).encode()
+        return _Encoder().bytes(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise _Fault("Runtime.MarshalError", f"Unable to marshal response: {error}") from error
 
@@ -199,8 +252,14 @@ def _described(error: BaseException) -> dict[str, Any]:
         kind, trace = error.kind, error.trace
     else:
         frames = traceback.extract_tb(error.__traceback__)
-        own = [frame for frame in frames if frame.filename != __file__]
-        trace = traceback.format_list(own)
+        # without the columns Python 3.11 and later would point at
+        trace = traceback.format_list(
+            [
+                (frame.filename, frame.lineno or 0, frame.name, frame.line)
+                for frame in frames
+                if frame.filename != __file__
+            ]
+        )
     return {
         "errorMessage": str(error),
         "errorType": kind,

@@ -111,6 +111,7 @@ def parse_functions(value: object, directory: Path) -> dict[str, Configured]:
         if not re.fullmatch(FUNCTION_NAME, name):
             raise ValueError(
                 f"{_shown(name)} is no name of a function: 1 to 64 letters, digits, `-_`"
+                f"{' (of an ARN the part behind `function:`)' if name.startswith('arn:') else ''}"
             )
         try:
             found[name] = _function(target, directory)

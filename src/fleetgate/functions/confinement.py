@@ -28,6 +28,8 @@ import os
 import struct
 from collections.abc import Iterable, Sequence
 
+from fleetgate.functions.system_calls import filter_calls
+
 NEWEST_ABI = 7
 """Of Landlock; a newer kernel is used as this one."""
 
@@ -46,35 +48,9 @@ _READ = _EXECUTE | _READ_FILE | _READ_DIR
 
 # linux/prctl.h, linux/capability.h
 _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_SECUREBITS, _PR_SET_NO_NEW_PRIVS = 4, 24, 28, 38
-_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 _NOROOT_LOCKED = 0b11
 _CAPABILITY_VERSION_3 = 0x20080522
-
-# linux/filter.h, linux/seccomp.h, linux/audit.h
-_LOAD, _JUMP_EQUAL, _JUMP_AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
-_ALLOWED, _ERRNO = 0x7FFF0000, 0x00050000
-_OFFSET_NUMBER, _OFFSET_ARCHITECTURE, _OFFSET_FIRST_ARGUMENT = 0, 4, 16
-_EPERM, _EACCES, _ENOSYS, _AF_UNIX = 1, 13, 38, 1
-
-# machine -> AUDIT_ARCH_*, whether it has a second numbering (x32), socket, prlimit64, capset, and
-# the numbers of: chmod chown lchown fchmodat fchmodat2 fchownat setxattr lsetxattr setxattrat
-# removexattr lremovexattr removexattrat add_key request_key keyctl setpriority ioprio_set
-# sched_setparam sched_setscheduler sched_setaffinity sched_setattr
-_MACHINES = {
-    "x86_64": (
-        (0xC000003E, True, 41, 302, 126),
-        (
-            *(90, 92, 94, 268, 452, 260, 188, 189, 463, 197, 198, 466, 248, 249, 250),
-            *(141, 251, 142, 144, 203, 314),
-        ),
-    ),
-    "aarch64": (
-        (0xC00000B7, False, 198, 261, 91),
-        (53, 452, 54, 5, 6, 463, 14, 15, 466, 217, 218, 219, 140, 30, 118, 119, 122, 274),
-    ),
-}
-_IO_URING_SETUP = 425
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -93,15 +69,22 @@ def landlock_abi() -> int:
 
 
 def confine(
-    read: Sequence[str], write: Sequence[str], hidden: Sequence[str], *, whole: bool
+    read: Sequence[str],
+    write: Sequence[str],
+    hidden: Sequence[str],
+    *,
+    whole: bool,
+    sealed: bool = False,
+    separate: bool = False,
 ) -> list[str]:
     """Confines this process, and what it starts, for ever; returns what could not be done.
 
     `read` are files and directories that may be read and executed, `write` those that may be
     changed as well. Nothing of `hidden` may be reached, unless `read` or `write` name something
     inside. With `whole` everything else may be reached as by any process of the user, Unix sockets
-    included. Paths are real ones; those that do not exist are left out. Raises OSError when the
-    kernel refuses what it said it offers.
+    included. `sealed` and `separate` say that what may not be written is read-only, and that no
+    process outside can be named (functions/namespaces.py). Paths are real ones; those that do not
+    exist are left out. Raises OSError when the kernel refuses what it said it offers.
     """
     missing = []
     _drop_capabilities()
@@ -110,11 +93,11 @@ def confine(
     if abi == 0:
         missing.append("landlock")
     else:
-        if abi < 6:
+        if abi < 6 and not separate:
             missing.append("landlock-signals")
         _landlock(abi, read, write, hidden, whole=whole)
     # where everything may be reached, Unix sockets may be
-    if not whole and not _filter_calls():
+    if not whole and not filter_calls(sealed=sealed):
         missing.append("seccomp")
     return missing
 
@@ -179,59 +162,7 @@ def _add_rule(ruleset: int, path: str, rights: int) -> None:
         os.close(where)
 
 
-# --- system calls ---------------------------------------------------------------------------------
-
-
-def filter_program(machine: str) -> bytes:
-    """The filter (classic BPF) for a machine as ``uname -m`` names it; empty for others."""
-    if machine not in _MACHINES:
-        return b""
-    (architecture, second, socket, prlimit, capset), refused = _MACHINES[machine]
-    program = [
-        _instruction(_LOAD, _OFFSET_ARCHITECTURE),
-        _instruction(_JUMP_EQUAL, architecture, 1, 0),
-        _instruction(_RETURN, _ERRNO | _ENOSYS),
-        _instruction(_LOAD, _OFFSET_NUMBER),
-    ]
-    if second:
-        program += _answer(_JUMP_AT_LEAST, 0x40000000, _ENOSYS)
-    program += _answer(_JUMP_EQUAL, _IO_URING_SETUP, _ENOSYS)
-    for number in (*refused, capset):
-        program += _answer(_JUMP_EQUAL, number, _EPERM)
-    program += [
-        # socket(AF_UNIX, ...); socketpair is another call
-        _instruction(_JUMP_EQUAL, socket, 0, 4),
-        _instruction(_LOAD, _OFFSET_FIRST_ARGUMENT),
-        _instruction(_JUMP_EQUAL, _AF_UNIX, 0, 1),
-        _instruction(_RETURN, _ERRNO | _EACCES),
-        _instruction(_RETURN, _ALLOWED),
-        # prlimit64(pid, ...): of oneself, which is 0
-        _instruction(_JUMP_EQUAL, prlimit, 0, 4),
-        _instruction(_LOAD, _OFFSET_FIRST_ARGUMENT),
-        _instruction(_JUMP_EQUAL, 0, 1, 0),
-        _instruction(_RETURN, _ERRNO | _EPERM),
-        _instruction(_RETURN, _ALLOWED),
-        _instruction(_RETURN, _ALLOWED),
-    ]
-    return b"".join(program)
-
-
-def _answer(test: int, value: int, errno: int) -> list[bytes]:
-    return [_instruction(test, value, 0, 1), _instruction(_RETURN, _ERRNO | errno)]
-
-
-def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
-    return struct.pack("=HBBI", code, if_true, if_false, value)
-
-
-def _filter_calls() -> bool:
-    program = filter_program(os.uname().machine)
-    if not program:
-        return False
-    instructions = ctypes.create_string_buffer(program, len(program))
-    # struct sock_fprog: the number of instructions, and where they are
-    described = struct.pack("@HP", len(program) // 8, ctypes.addressof(instructions))
-    return int(_libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, described, 0, 0)) == 0
+# --- privileges ------------------------------------------------------------------------------------
 
 
 def _drop_capabilities() -> None:

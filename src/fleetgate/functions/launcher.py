@@ -1,16 +1,20 @@
 """The process that starts a function's runtime, and that ends with all it started.
 
 Theory of operation. The server starts one launcher for each process of a function, with a socket
-as standard input and a pipe as standard output and error. It sends a plan, one line of JSON. The
-launcher forks; the child confines itself and becomes the runtime, whose output is the pipe. The
-launcher stays, outside of that confinement: a function's processes cannot signal it. It adopts
-whatever the function leaves behind (PR_SET_CHILD_SUBREAPER), so that nothing escapes it by forking
-twice or by a session of its own. When the runtime ends, or the server closes the socket or is gone
-(``kill -9`` included), it kills every process there is below it, removes the function's temporary
-directory and ends.
+as standard input and a pipe as standard output and error. It sends a plan, and then events. The
+launcher starts a keeper, and that the runtime (functions/keeper.py), whose output is the pipe. The
+launcher stays outside of their confinement. It serves the runtime API (functions/runtime_api.py),
+which is how events get there, and looks at what all of them take (functions/watch.py). When the
+runtime ends, takes too much, or the server closes the socket or is gone (``kill -9`` included), it
+ends every process there is, removes the function's temporary directory and ends.
 
-Lines it sends: ``started PID MISSING,...`` (what of the confinement the kernel does not offer),
-``failed REASON``, ``exited CODE``, ``killed SIGNAL``.
+How processes are ended: with the keeper the kernel ends its PID namespace. Where there can be none,
+the runtime's process group is killed, which uploaded code cannot leave (functions/system_calls.py).
+What is left then, of the operator's own code, is looked for in ``/proc``.
+
+Words it sends, as frames (functions/frames.py): ``started`` (with what of the confinement the
+kernel does not offer), those of the runtime API, ``misbehaved``, and how it ended: ``failed``,
+``exited``, ``killed`` (with the peak of its memory, in KB), ``stopped``.
 
 The server's interpreter runs this isolated and without site-packages: it takes some 20 ms.
 """
@@ -18,23 +22,23 @@ The server's interpreter runs this isolated and without site-packages: it takes 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
-import resource
 import select
 import signal
 import socket
 import time
+from collections.abc import Mapping
 from typing import Any
 
-from fleetgate.functions import confinement
+from fleetgate.functions import frames, keeper, removal, watch
+from fleetgate.functions.runtime_api import RuntimeApi
 
 PATIENCE = 5.0
 """Seconds to end all processes; one that the kernel does not let go of is left."""
 
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
-_libc = ctypes.CDLL(None, use_errno=True)
+_NICE = 2
+_TURNS_LEFT = 64  # for the largest answer, when its runtime has ended
 
 
 def main() -> None:
@@ -42,120 +46,125 @@ def main() -> None:
     server = socket.socket(fileno=os.dup(0))
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
-    plan = _read_plan(server)
-    if plan is None:
+    received = frames.receive(server)
+    if received is None:
         return
-    wake_read, wake_write = socket.socketpair()
-    for each in (wake_read, wake_write):
-        each.setblocking(False)
-    signal.set_wakeup_fd(wake_write.fileno(), warn_on_full_buffer=False)
-    signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+    plan, _ = received
     # Ctrl-C and the like are for the server: we end when it does
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    told = _Told(server)
+    api = RuntimeApi(plan["arn"], plan["max_answer"], told.tell)
+    plan["environment"]["AWS_LAMBDA_RUNTIME_API"] = api.address
     try:
-        outcome = _run(plan, server, wake_read)
-        _kill_all()
+        try:
+            outcome = _run(plan, api, server, told)
+        finally:
+            # not before: a runtime would find, and write, that nobody answers
+            api.close()
+        told.tell(outcome)
+    finally:
+        with contextlib.suppress(OSError):  # the server, if there is one, tries again and tells
+            removal.remove(plan["remove"])
+
+
+class _Told:
+    """Sends words to the server; `watch` hears of those that matter to it."""
+
+    def __init__(self, server: socket.socket) -> None:
+        self._server = server
+        self.watch: watch.Watch | None = None
+
+    def tell(self, word: Mapping[str, Any], body: bytes = b"") -> None:
+        """Sends a word and what goes with it."""
+        if self.watch is not None and word["word"] in ("ready", "answered"):
+            self.watch.rest(time.monotonic())
+        # of a server that is gone, which is noticed where we listen
         with contextlib.suppress(OSError):
-            server.sendall(f"{outcome}\n".encode())
-    finally:
-        if plan["remove"]:
-            import shutil  # not before there is time
-
-            shutil.rmtree(plan["remove"], ignore_errors=True)
+            self._server.sendall(frames.frame(word, body))
 
 
-def _read_plan(server: socket.socket) -> dict[str, Any] | None:
-    received = b""
-    while not received.endswith(b"\n"):
-        piece = server.recv(1 << 16)
-        if not piece:
-            return None
-        received += piece
-    plan: dict[str, Any] = json.loads(received)
-    return plan
-
-
-def _run(plan: dict[str, Any], server: socket.socket, wake: socket.socket) -> str:
+def _run(
+    plan: dict[str, Any], api: RuntimeApi, server: socket.socket, told: _Told
+) -> dict[str, Any]:
     """Starts the runtime and waits for its end, or for that of the server; returns how it ended."""
-    # closed by the exec that succeeds; else it holds what went wrong
-    told_read, told_write = os.pipe()
-    launcher = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        os.close(told_read)
-        _become(plan, told_write, launcher)
-    os.close(told_write)
-    # from now on the function alone holds the pipe: its end is the end of what it writes
-    os.dup2(0, 1)
-    os.dup2(0, 2)
-    with os.fdopen(told_read, "rb") as told:
-        missing, _, failed = told.read().decode(errors="replace").partition("\n")
-    if failed:
-        os.waitpid(pid, 0)
-        return f"failed {failed.strip()}"
-    server.sendall(f"started {pid} {missing}\n".encode())
-    while True:
-        ready, _, _ = select.select([server, wake], [], [])
-        if server in ready:
-            return "stopped"  # the server says nothing more: it closed the socket, or is gone
-        with contextlib.suppress(BlockingIOError):
-            wake.recv(4096)
-        while (ended := _ended()) is not None:
-            if ended[0] == pid:
-                code = os.waitstatus_to_exitcode(ended[1])
-                return f"killed {-code}" if code < 0 else f"exited {code}"
-
-
-def _ended() -> tuple[int, int] | None:
-    """A child that ended, with its status; adopted ones are waited for here as well."""
     try:
-        pid, status = os.waitpid(-1, os.WNOHANG)
-    except ChildProcessError:
-        return None
-    return (pid, status) if pid else None
-
-
-def _become(plan: dict[str, Any], told: int, launcher: int) -> None:
-    """The child: never returns. Tells what is missing, a line, and then what went wrong."""
+        kept = keeper.start(plan)
+    except keeper.NotBegun as failure:
+        _kill_all()
+        return {"word": "failed", "why": str(failure)}
     try:
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != launcher:
-            os._exit(1)
-        signal.set_wakeup_fd(-1)
-        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-            with contextlib.suppress(OSError):
-                signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, [])
-        os.setpgid(0, 0)
-        os.umask(0o077)
-        os.nice(plan["nice"])
-        # a descriptor that is not to be passed on may be there still: none but three and `told`
-        os.set_inheritable(told, False)
-        os.closerange(3, told)
-        os.closerange(told + 1, 1 << 16)
-        for name, value in plan["limits"].items():
-            _limit(getattr(resource, name), value)
-        os.chdir(plan["directory"])
-        confined = plan["confinement"]
-        missing = confinement.confine(
-            confined["read"], confined["write"], confined["hidden"], whole=confined["whole"]
-        )
-        os.write(told, ",".join(missing).encode() + b"\n")
-        os.execve(plan["command"][0], plan["command"], plan["environment"])  # noqa: S606
-    except BaseException as error:
-        words = " ".join(f"{type(error).__name__}: {error}".split())
-        os.write(told, f"\n{words}".encode())
+        # what a function sends is not to come before what the server does, but before its own work
+        os.nice(min(_NICE, plan["nice"]))
+        api.pid = kept.runtime
+        limits = watch.limits(plan, sealed=kept.sealed)
+        told.watch = watch.Watch(kept.keeper, limits, time.monotonic())
+        told.tell({"word": "started", "pid": kept.runtime, "missing": kept.missing})
+        return _serve(api, server, kept, told)
     finally:
-        os._exit(1)
+        _end(kept)
 
 
-def _limit(which: int, value: int) -> None:
-    _, hard = resource.getrlimit(which)
-    if hard != resource.RLIM_INFINITY:
-        value = min(value, hard)
-    resource.setrlimit(which, (value, value))
+def _serve(
+    api: RuntimeApi, server: socket.socket, kept: keeper.Kept, told: _Told
+) -> dict[str, Any]:
+    watched = told.watch
+    assert watched is not None  # noqa: S101 - set by the one caller
+    while True:
+        reading, writing = api.wanted()
+        patience = watched.patience(time.monotonic())
+        if (of_api := api.patience()) is not None:
+            patience = min(patience, of_api)
+        readable, writable, _ = select.select(
+            [server, kept.ended, *reading], writing, [], patience
+        )
+        # connections first: an event is not for one that was closed
+        api.turn(readable, writable)
+        if server in readable:
+            received = frames.receive(server)
+            if received is None:
+                return {"word": "stopped"}
+            watched.work(time.monotonic())
+            api.offer(*received)
+        why = api.misbehaved or watched.look(time.monotonic())
+        if kept.ended in readable:
+            # nothing comes of a keeper that the system ended
+            ended = json.loads(os.read(kept.ended, 4096) or b'{"why": "the system ended it"}')
+            if "why" not in ended:
+                _finish(api)
+                return {**ended, "peak": max(ended["peak"], watched.peak)}
+            why = ended["why"]
+        if why:
+            told.tell({"word": "misbehaved", "why": why})
+            return {"word": "killed", "number": int(signal.SIGKILL), "peak": watched.peak}
+
+
+def _finish(api: RuntimeApi) -> None:
+    """Takes what a runtime sent before it ended, if it is there."""
+    for _ in range(_TURNS_LEFT):
+        reading, writing = api.wanted()
+        readable, writable, _ = select.select(reading[1:], writing, [], 0)
+        if not readable and not writable:
+            return
+        api.turn(readable, writable)
+
+
+def _end(kept: keeper.Kept) -> None:
+    """Ends everything below this process."""
+    if not kept.separate:
+        # the number is the group's as long as one is in it
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(kept.runtime, signal.SIGKILL)
+    os.kill(kept.keeper, signal.SIGKILL)
+    if not kept.separate:
+        _kill_all()
+        return
+    # a child of ours: its number is not used again before we wait for it
+    end = time.monotonic() + PATIENCE
+    pause = 0.0005
+    while not os.waitpid(kept.keeper, os.WNOHANG)[0] and time.monotonic() < end:
+        time.sleep(pause)
+        pause = min(pause * 2, 0.05)
 
 
 def _kill_all() -> None:

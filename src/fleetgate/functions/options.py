@@ -11,6 +11,8 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
+from fleetgate.functions.program import RESERVED
+
 MAX_FILE = 1_048_576
 """Bytes of a file that an option names."""
 
@@ -94,7 +96,12 @@ class Options:
             if not re.fullmatch(r"[a-zA-Z][a-zA-Z0-9_]+", variable):
                 raise ValueError(
                     f"{self.named(name)}: {_shown(variable)} is no name of a variable: a letter, "
-                    "then letters, digits or `_`"
+                    "then one or more letters, digits or `_`"
+                )
+            if variable in RESERVED:
+                raise ValueError(
+                    f"{self.named(name)}: `{variable}` is reserved: functions find in it what "
+                    "Lambda puts there"
                 )
             if not isinstance(text, str) or "\0" in text:
                 raise ValueError(f"{self.named(name)}: the value of `{variable}` has to be a text")

@@ -14,7 +14,6 @@ import logging
 import os
 from typing import Final
 
-from fleetgate.domain.document import printable
 from fleetgate.functions.target import LOG_TAIL
 
 log = logging.getLogger("fleetgate.functions")
@@ -129,12 +128,12 @@ class Output:
             return
         self._left -= 1
         self._tell_dropped()
-        text = printable(line[: 4 * LINE].decode(errors="replace"), LINE)
+        # what devices send may be in it: quoted, so that it passes for no other field
         log.info(
-            "event=function-log function=%s request=%s line='%s'",
+            "event=function-log function=%s request=%s line=%r",
             self._function,
             self.request,
-            text,
+            line[: 4 * LINE].decode(errors="replace")[:LINE],
         )
 
     def _tell_dropped(self) -> None:

@@ -72,6 +72,8 @@ class Pool:
         self._waiting: deque[asyncio.Future[Process]] = deque()
         self._waiting_bytes = 0
         self._failure: tuple[float, NotStarted] | None = None
+        self._full_at = 0.0
+        """When all processes there may be were last seen to be there."""
         self._runs = 0
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -87,6 +89,16 @@ class Pool:
         """How many processes there are."""
         return len(self._processes)
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing runs or waits."""
+        return self._quiet.is_set()
+
+    @property
+    def pids(self) -> set[int]:
+        """The numbers of the runtimes' processes that began."""
+        return {each.pid for each in self._processes if each.pid is not None}
+
     async def invoke(self, event: bytes, *, request_id: str, seconds: float) -> Run:
         """Runs the function on an event; see Target."""
         end = asyncio.get_running_loop().time() + seconds
@@ -101,8 +113,8 @@ class Pool:
                     continue
         except NotStarted as failure:
             answer = failure.answer
-            if isinstance(answer, Run):
-                return answer
+            if not isinstance(answer, FunctionError):
+                return answer(request_id)
             raise FunctionError(answer.kind, answer.message) from None
         finally:
             self._runs -= 1
@@ -156,6 +168,8 @@ class Pool:
         waiter: asyncio.Future[Process] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         self._waiting_bytes += size
+        since = asyncio.get_running_loop().time()
+        self._note_full()
         self._start_more()
         try:
             async with asyncio.timeout_at(end):
@@ -165,13 +179,24 @@ class Pool:
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 self._give_back(waiter.result())
             if isinstance(error, TimeoutError):
-                rule = f"no process was free in time; there may be {self.program.concurrency}"
-                raise self._error(Failure.TIMED_OUT, rule) from None
+                raise self._too_late(since) from None
             raise
         finally:
             self._waiting_bytes -= size
             if waiter in self._waiting:
                 self._waiting.remove(waiter)
+
+    def _note_full(self) -> None:
+        if len(self._processes) - len(self._starting) >= self.program.concurrency:
+            self._full_at = asyncio.get_running_loop().time()
+
+    def _too_late(self, since: float) -> FunctionError:
+        """Why an event that waited from `since` to the end of its time was given no process."""
+        most = self.program.concurrency
+        if self._full_at < since:
+            rule = f"no process was started in time; {len(self._starting)} are being started"
+            return self._error(Failure.TIMED_OUT, f"{rule}, there may be {most}")
+        return self._error(Failure.THROTTLED, f"no process was free in time; there may be {most}")
 
     def _give_back(self, process: Process) -> None:
         if self._closed or not process.usable or process not in self._processes:
@@ -232,8 +257,9 @@ class Pool:
         else:
             self._starting.discard(_this_task())
             self._failure = None
+            self._note_full()
             log.info(
-                "event=function-started function=%s target=%s processes=%d seconds=%.3f",
+                "event=function-started function=%s target=%r processes=%d seconds=%.3f",
                 self.program.name,
                 self.description,
                 len(self._processes),
@@ -246,10 +272,10 @@ class Pool:
     def _start_failed(self, failure: NotStarted) -> None:
         answer = failure.answer
         log.warning(
-            "event=function-not-started function=%s target=%s cause='%s'",
+            "event=function-not-started function=%s target=%r cause=%r",
             self.program.name,
             self.description,
-            _excerpt(answer),
+            _excerpt(answer if isinstance(answer, FunctionError) else answer("-")),
         )
         self._failure = (asyncio.get_running_loop().time(), failure)
         if self._idle or len(self._processes) - len(self._starting) > len(self._ending):
@@ -275,13 +301,19 @@ class Pool:
             _warned.add(name)
             log.warning(
                 "event=function-not-confined function=%s missing=%s cause='the kernel does not "
-                "offer it: the code of this function can reach what the server can'",
-                name,
-                missing,
+                "offer it, or not here: %s'",
+                *(name, missing, _consequence(missing)),
             )
 
     def _error(self, kind: Failure, rule: str) -> FunctionError:
         return FunctionError(kind, f"function `{self.program.name}` ({self.description}): {rule}")
+
+
+def _consequence(missing: str) -> str:
+    words = missing.split(",")
+    if "landlock" in words or "seccomp" in words:
+        return "the code of this function can reach what the server can"
+    return "the code of this function can take and disturb more than it should"
 
 
 def _temporary() -> Path:

@@ -3,8 +3,9 @@
 Theory of operation. Those of the configuration are there from the start to the end of the server.
 An uploaded one is known by its Program: whoever invokes it brings the newest, and processes of an
 older revision end when they have done their work. Its code lies in a directory named by its hash,
-unpacked when it is first needed and removed when no function needs it any more; what a server that
-was killed left behind is removed at the next start.
+unpacked when it is first needed and removed when no function needs it any more, or when all of it
+takes too much room: what was used longest ago first. What a server that was killed left behind is
+removed at the next start.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import base64
 import contextlib
 import logging
 import os
-import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
 from fleetgate.errors import Error
-from fleetgate.functions import surroundings, unpacking
+from fleetgate.functions import removal, surroundings, unpacked, unpacking
 from fleetgate.functions.configured import (
     BuiltIn,
     Configured,
@@ -66,6 +67,7 @@ class Functions:
         hidden: Iterable[Path] = (),
         interface_client: bool = True,
         last_calls: float = LAST_CALLS,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.configured = dict(configured or {})
         self.targets: dict[str, Target] = {}
@@ -77,6 +79,7 @@ class Functions:
         self._temporary: Path | None = None
         self._pools: dict[str, Pool] = {}
         self._retiring: dict[Pool, asyncio.Task[None]] = {}
+        self._unpacked = unpacked.Unpacked(clock)
         self._unpacking: WeakValueDictionary[Path, asyncio.Lock] = WeakValueDictionary()
 
     async def start(self) -> None:
@@ -86,7 +89,7 @@ class Functions:
         warning: a module that is not found.
         """
         if self._directory is not None:
-            await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
+            await _removed(self._directory)
         for name, function in self.configured.items():
             try:
                 target = await asyncio.to_thread(self._target, name, function)
@@ -95,24 +98,27 @@ class Functions:
             if target is not None:
                 self.targets[name] = target
                 log.info(
-                    "event=function-configured function=%s target=%s", name, target.description
+                    "event=function-configured function=%s target=%r", name, target.description
                 )
             if isinstance(function, PythonFunction) and (why := not_found(function)):
-                log.warning("event=function-not-found function=%s cause='%s'", name, why)
+                log.warning("event=function-not-found function=%s cause=%r", name, why)
 
     async def code(
         self,
         sha256: str,
         read: Callable[[], Awaitable[bytes]],
         most: int = unpacking.MAX_BYTES,
+        most_together: int = unpacked.MAX_BYTES,
     ) -> Path:
         """The directory of some code; `sha256` is the hash of its zip in base64.
 
         `read` is asked for the zip when it has to be unpacked, to `most` bytes; what it raises
         goes on. Give the directory to `uploaded` at once: code nobody runs is removed. Raises
-        FunctionError(NOT_STARTED) for a zip that cannot be unpacked.
+        FunctionError(NOT_STARTED) for a zip that cannot be unpacked, and FunctionError(THROTTLED)
+        when the code that is run already takes `most_together` bytes of the disk.
         """
         place = unpacking.place(self._code(), base64.b64decode(sha256))
+        self._unpacked.use(place)
         if place.is_dir():
             return place
         async with self._unpacking.setdefault(place, asyncio.Lock()):
@@ -120,11 +126,14 @@ class Functions:
                 return place
             zip_file = await read()
             try:
-                return await asyncio.to_thread(unpacking.unpack, zip_file, self._code(), most)
+                await asyncio.to_thread(unpacking.unpack, zip_file, self._code(), most)
+                self._unpacked.add(place, await asyncio.to_thread(unpacked.size_of, place))
+                await self._make_room(place, most_together)
             except (unpacking.UnpackError, OSError) as error:
                 raise FunctionError(
                     Failure.NOT_STARTED, f"the code of the function cannot be unpacked: {error}"
                 ) from None
+            return place
 
     def uploaded(self, program: Program) -> Target:
         """What runs an uploaded function; processes of another revision of it come to an end."""
@@ -149,8 +158,8 @@ class Functions:
         await asyncio.gather(*self._retiring.values(), return_exceptions=True)
         self._retiring.clear()
         await asyncio.gather(*(pool.close() for pool in pools))
-        for pool in pools:
-            await self._remove(pool.program.directory)
+        for place in {*self._unpacked, *(pool.program.directory for pool in pools)}:
+            await self._remove(place)
 
     async def close(self) -> None:
         """Ends everything."""
@@ -159,7 +168,7 @@ class Functions:
         self.targets.clear()
         await asyncio.gather(*(target.close() for target in targets))
         if self._temporary is not None:
-            await asyncio.to_thread(shutil.rmtree, self._temporary, ignore_errors=True)
+            await _removed(self._temporary)
             self._temporary = None
 
     def _code(self) -> Path:
@@ -177,7 +186,14 @@ class Functions:
     def _target(self, name: str, function: Configured) -> Target | None:
         match function:
             case PythonFunction():
-                return self._pool(python_program(name, self._arn(name), function))
+                from fleetgate.functions.reloading import Reloading, Sources
+
+                for path in function.search_path:
+                    if not path.is_dir():
+                        raise ValueError(f"`{name}`: `path`: there is no directory `{path}`")
+                program = python_program(name, self._arn(name), function)
+                sources = Sources(function.module, program.search_path)
+                return Reloading(program, sources, self._pool)
             case Webhook():
                 from fleetgate.functions import webhook
 
@@ -204,15 +220,45 @@ class Functions:
         del self._retiring[pool]
         await self._remove(pool.program.directory)
 
+    async def _make_room(self, newest: Path, most: int) -> None:
+        """Removes code that was not used for long, until all takes at most `most` bytes."""
+        for place in self._unpacked.disused():
+            if self._unpacked.bytes <= most:
+                return
+            pools = [each for each in self._pools.values() if each.program.directory == place]
+            if place == newest or not all(pool.is_quiet for pool in pools):
+                continue
+            for pool in pools:
+                del self._pools[pool.program.name]
+            await asyncio.gather(*(pool.close() for pool in pools))
+            await self._remove(place)
+        if (together := self._unpacked.bytes) > most:
+            await self._remove(newest)
+            raise FunctionError(
+                Failure.THROTTLED,
+                f"the unpacked code of the functions that are in use would take {together} bytes; "
+                f"the limit `function_unpacked` is {most}",
+            )
+
     async def _remove(self, directory: Path | None) -> None:
         used = {pool.program.directory for pool in (*self._pools.values(), *self._retiring)}
         if directory is None or directory.parent != self._code() or directory in used:
             return
+        self._unpacked.discard(directory)
         # out of the way at once, before this waits for anything: nobody shall find half of it
         gone = directory.with_suffix(".gone")
         with contextlib.suppress(OSError):
             directory.rename(gone)  # noqa: ASYNC240
-            await asyncio.to_thread(shutil.rmtree, gone, ignore_errors=True)
+            await _removed(gone)
+
+
+async def _removed(directory: Path) -> None:
+    try:
+        await asyncio.to_thread(removal.remove, str(directory))
+    except OSError as error:
+        log.error(  # noqa: TRY400 - it says all there is
+            "event=function-directory-not-removed directory=%s cause=%r", directory, str(error)
+        )
 
 
 def python_program(name: str, arn: str, function: PythonFunction) -> Program:

@@ -1,11 +1,20 @@
-"""Lambda's runtime API, as the runtime of one process sees it.
+"""Lambda's runtime API, as the runtime of one process sees it. Served by the launcher.
 
 Theory of operation. A runtime is a client: it asks for the next event, which is answered when
-there is one, and posts what came of it. Each process has a listener of its own on a loopback
-address, so that who asks is who was started. Events hold certificates and serial numbers, and
-answers decide: a connection is served only when its other end belongs to the very process that
-was started. The kernel says which socket it is (``/proc/net/tcp``) and whose
-(``/proc/PID/fd``); another user's process, or another function's, is turned away unheard.
+there is one, and posts what came of it. Events hold certificates and serial numbers, answers
+decide, and the code of functions is hostile at times. Four rules follow:
+
+* It is not the server that listens but the launcher of the process (functions/launcher.py). What a
+  function sends costs its own launcher; the server hears of an answer once for each event.
+* Only the process that was started is heard. The kernel says whose socket is at the other end, as
+  soon as there is a connection; others are closed at once and count for nothing.
+* Nobody else finds the listener either: each has an address of its own on the loopback network,
+  one of 16 million, and functions cannot ask the kernel who listens where.
+* A runtime makes two requests for an event. Connections and requests that are for nothing are
+  paid from a small account, which useful ones fill up; a process that has spent it is ended.
+
+Everything is done in the launcher's one thread, a piece at a time: a turn reads once from each
+connection, of which there are four at most.
 
 Source: AWS Lambda developer guide, "Using the Lambda runtime API for custom runtimes", version
 2018-06-01.
@@ -13,52 +22,44 @@ Source: AWS Lambda developer guide, "Using the Lambda runtime API for custom run
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
-import logging
 import os
 import socket
-import sys
-from dataclasses import dataclass
-from pathlib import Path
+import struct
+import time
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-import h11
-
-from fleetgate.functions.target import MAX_ANSWER
-
-log = logging.getLogger("fleetgate.functions")
+from fleetgate.functions.runtime_http import CONTINUE, Reading, Refused, Request, response
+from fleetgate.functions.socket_owner import Owners, sockets_of
 
 PREFIX: Final = "/2018-06-01/runtime/"
 
 MAX_ERROR: Final = 1 << 18
 """Bytes of the description of an error."""
 
-HEAD_SECONDS: Final = 30.0
+REQUEST_SECONDS: Final = 30.0
 """For a request to be complete, once it began: a runtime sends it at once."""
 
-_MAX_CONNECTIONS: Final = 32  # a runtime has one or two
-_MAX_HEAD: Final = 1 << 21  # awslambdaric puts up to 1 MiB of stack trace in a header
-_THROWN_AWAY: Final = 1 << 28  # read of an answer that is too large, so that the runtime hears so
+MAX_CONNECTIONS: Final = 4
+"""At a time; a runtime has one or two."""
 
+ACCOUNT: Final = 100.0
+"""What a process may spend on nothing: connections, requests that bring nothing, 4 MiB of a body
+that is thrown away cost 1 each, what is no request costs 20 ..."""
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of an event: the answer, or Lambda's description of an error."""
+INCOME: Final = 5.0
+"""... of which so many come back a second..."""
 
-    payload: bytes
-    failed: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Invocation:
-    """An event for the runtime; `deadline` is in seconds since 1970."""
-
-    request_id: str
-    event: bytes
-    deadline: float
-    outcome: asyncio.Future[Outcome]
+_REFUSED = 20.0
+_USEFUL = 3.0  # ... and so many for each event that is taken, and each answer
+_THROWN_AWAY = 1 << 22
+_PIECE = 1 << 18
+_AT_ONCE = 64  # connections that are accepted in a turn
+_BACKLOG = 1024  # the process that is waited for stands in line with whoever else connects
+_TELL_SECONDS = 10.0  # between two times it is told who was turned away
+_ABORT = struct.pack("ii", 1, 0)  # struct linger: close() resets the connection
 
 
 def described(kind: str, message: str) -> bytes:
@@ -67,250 +68,318 @@ def described(kind: str, message: str) -> bytes:
 
 
 class RuntimeApi:
-    """The listener of one process.
+    """The listener of one process; `tell` sends a word and bytes to the server.
 
-    `ready` is done when the runtime first asks for an event; `init_error` is how it described
-    why it cannot. `pid` is the process that may connect: set when it is known.
+    `pid` is the process that may connect: set when it is known. `misbehaved` says why the process
+    is to be ended, once it is.
     """
 
-    def __init__(self, name: str, arn: str) -> None:
-        self._name = name
+    def __init__(
+        self,
+        arn: str,
+        max_answer: int,
+        tell: Callable[[Mapping[str, Any], bytes], None],
+        owners: Owners | None = None,
+    ) -> None:
+        self.pid = 0
+        self.misbehaved = ""
         self._arn = arn
-        self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.Task[None]] = set()
-        self._waiting: asyncio.Future[Invocation] | None = None
-        self._offered: Invocation | None = None
-        self._current: Invocation | None = None
-        loop = asyncio.get_running_loop()
-        self.ready: asyncio.Future[None] = loop.create_future()
-        self.pid: asyncio.Future[int] = loop.create_future()
-        self.init_error: bytes | None = None
+        self._max_answer = max_answer
+        self._tell = tell
+        self._owners = owners or Owners()
+        self._listener = _listener()
+        host, port = self._listener.getsockname()
+        self.address = f"{host}:{port}"
+        self._connections: list[_Connection] = []
+        self._waiting: _Connection | None = None
+        self._is_ready = False
+        self._described = False
+        self._offered: tuple[Mapping[str, Any], bytes] | None = None
+        self._current = ""
+        self._account = ACCOUNT
+        self._counted = time.monotonic()
+        self._refused = 0
+        self._refused_last: tuple[str, int] = ("", -1)
+        self._told_refused = -_TELL_SECONDS
 
-    async def start(self) -> str:
-        """Begins to listen; returns ``127.0.0.1:PORT``."""
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        host, port = self._server.sockets[0].getsockname()
-        return f"{host}:{port}"
+    def close(self) -> None:
+        """Ends all connections."""
+        self._tell_refused(time.monotonic(), at_once=True)
+        for connection in list(self._connections):
+            self._drop(connection)
+        self._listener.close()
+        self._owners.close()
 
-    @property
-    def is_offered(self) -> bool:
-        """Whether an event was not taken yet."""
-        return self._offered is not None
+    def offer(self, head: Mapping[str, Any], event: bytes) -> None:
+        """Gives the runtime an event: now, or as soon as it asks. There is one at a time.
 
-    def offer(self, invocation: Invocation) -> None:
-        """Gives the runtime an event: now, or as soon as it asks. There is one at a time."""
-        self._offered = invocation
+        `head` has `request_id`, and `deadline` in seconds since 1970.
+        """
+        self._offered = (head, event)
         self._hand_over()
 
-    async def close(self) -> None:
-        """Ends all connections."""
-        if self._server is not None:
-            self._server.close()
-        for task in list(self._connections):
-            task.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+    # --- the loop of the launcher -----------------------------------------------------------------
 
-    def _hand_over(self) -> None:
-        waiting = self._waiting
-        if self._offered is not None and waiting is not None and not waiting.done():
-            self._current, self._offered = self._offered, None
-            waiting.set_result(self._current)
+    def wanted(self) -> tuple[list[_Connection | socket.socket], list[_Connection]]:
+        """What is waited for: to be readable, and to be writable."""
+        writing = [each for each in self._connections if each.unsent]
+        reading = [each for each in self._connections if not each.unsent]
+        return [self._listener, *reading], writing
+
+    def patience(self) -> float | None:
+        """Seconds after which there is something to do in any case; None for never."""
+        has_begun = any(each.deadline is not None for each in self._connections)
+        return 1.0 if has_begun or self._refused else None
+
+    def turn(self, readable: list[Any], writable: list[Any]) -> None:
+        """Does what can be done for those that are ready."""
+        now = time.monotonic()
+        for connection in list(self._connections):
+            if connection in writable:
+                self._send(connection)
+            elif connection in readable:
+                self._receive(connection, now)
+            elif connection.deadline is not None and now > connection.deadline:
+                self._drop(connection)
+        if self._listener in readable:
+            self._accept(now)
+        self._tell_refused(now)
 
     # --- connections ------------------------------------------------------------------------------
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - streams run this in a task
-        self._connections.add(task)
-        try:
-            if len(self._connections) <= _MAX_CONNECTIONS and await self._is_ours(writer):
-                await _Connection(self, reader, writer).serve()
-        except (ConnectionError, h11.ProtocolError, TimeoutError) as error:
-            # of a process that ended, as a rule, which is told elsewhere
-            log.debug("event=function-connection-ended function=%s cause='%s'", self._name, error)
-        except asyncio.CancelledError:
-            pass  # by close(): nothing is left to do
-        finally:
-            self._connections.discard(task)
-            writer.transport.abort()
+    def _accept(self, now: float) -> None:
+        arrived: list[tuple[socket.socket, tuple[str, int]]] = []
+        with contextlib.suppress(OSError):
+            while len(arrived) < _AT_ONCE:
+                arrived.append(self._listener.accept())
+        if not arrived:
+            return
+        here = self._listener.getsockname()
+        owners = self._owners.of([(peer, here) for _, peer in arrived])
+        own = sockets_of(self.pid) if self.pid else set()
+        for (sock, peer), owner in zip(arrived, owners, strict=True):
+            if owner.inode and owner.inode in own:
+                self._begin(sock, now)
+                continue
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
+            sock.close()
+            # one that is gone again says nothing of who it was
+            self._refused += 1
+            self._refused_last = (f"{peer[0]}:{peer[1]}", owner.uid)
 
-    async def _is_ours(self, writer: asyncio.StreamWriter) -> bool:
-        peer, here = writer.get_extra_info("peername"), writer.get_extra_info("sockname")
-        if peer is None:
-            return False
-        pid = await asyncio.shield(self.pid)
-        # the table has a line for every connection of the machine
-        if await asyncio.to_thread(owns_socket, pid, peer, here):
+    def _begin(self, sock: socket.socket, now: float) -> None:
+        self._pay(1, "a connection")
+        if len(self._connections) >= MAX_CONNECTIONS:
+            idle = [each for each in self._connections if each is not self._waiting]
+            self._drop(min(idle, key=lambda each: each.used))
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._connections.append(_Connection(sock, Reading(self._limit), now))
+
+    def _drop(self, connection: _Connection) -> None:
+        if connection in self._connections:
+            self._connections.remove(connection)
+        if self._waiting is connection:
+            self._waiting = None
+        connection.sock.close()
+
+    def _receive(self, connection: _Connection, now: float) -> None:
+        connection.used = now
+        try:
+            data = connection.sock.recv(_PIECE)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._drop(connection)
+            return
+        try:
+            if connection is self._waiting:
+                raise Refused(400, "a request before the one before was answered")
+            request = connection.reading.feed(data)
+        except Refused as refusal:
+            self._pay(_REFUSED, f"one that is refused: {refusal}")
+            if connection is self._waiting:
+                self._waiting = None
+            connection.last = True
+            self._answer(connection, refusal.status, described("BadRequest", str(refusal)))
+            return
+        reading = connection.reading
+        if request is None:
+            connection.deadline = connection.deadline or now + REQUEST_SECONDS
+            if reading.expects:
+                reading.expects = False
+                with contextlib.suppress(OSError):
+                    connection.sock.send(CONTINUE)
+            return
+        connection.deadline = None
+        connection.reading = Reading(self._limit)
+        self._serve(connection, request)
+
+    def _send(self, connection: _Connection) -> bool:
+        """Sends what can be sent; returns whether the other end is there."""
+        try:
+            count = connection.sock.send(connection.unsent)
+        except BlockingIOError:
             return True
-        log.warning(
-            "event=function-peer-refused function=%s pid=%d peer=%s:%d cause='the connection to "
-            "the runtime API is not one of the process of the function'",
-            self._name,
-            pid,
-            *peer[:2],
-        )
-        return False
+        except OSError:
+            self._drop(connection)
+            return False
+        connection.unsent = connection.unsent[count:]
+        if not connection.unsent and connection.last:
+            self._drop(connection)
+        return True
+
+    def _answer(self, connection: _Connection, status: int, body: bytes) -> None:
+        headers = [("Content-Type", "application/json")]
+        answer = response(status, headers, body, keep=not connection.last)
+        connection.unsent = memoryview(answer)
+        self._send(connection)
+
+    def _pay(self, cost: float, what: str) -> None:
+        now = time.monotonic()
+        self._account = min(ACCOUNT, self._account + (now - self._counted) * INCOME)
+        self._counted = now
+        self._account -= cost
+        if self._account < 0 and not self.misbehaved:
+            self.misbehaved = (
+                f"connections and requests to the runtime API that bring nothing: more than "
+                f"{ACCOUNT:g} at once, or {INCOME:g} a second in the long run; the last: {what}"
+            )
+
+    def _tell_refused(self, now: float, *, at_once: bool = False) -> None:
+        if self._refused and (at_once or now >= self._told_refused + _TELL_SECONDS):
+            peer, uid = self._refused_last
+            word = {"word": "refused", "count": self._refused, "peer": peer, "uid": uid}
+            self._refused = 0
+            self._told_refused = now
+            self._tell(word, b"")
 
     # --- the API ----------------------------------------------------------------------------------
 
-    async def next_invocation(self) -> Invocation:
-        """The next event, when there is one. Who asks again no longer waits the first time."""
-        if self._waiting is not None:
-            self._waiting.cancel()
-        self._waiting = asyncio.get_running_loop().create_future()
-        if not self.ready.done():
-            self.ready.set_result(None)
-        self._hand_over()
-        return await self._waiting
+    def _serve(self, connection: _Connection, request: Request) -> None:
+        connection.last = not request.keep
+        if request.method == "GET" and request.path == PREFIX + "invocation/next":
+            self._next(connection)
+        elif request.method == "POST" and request.path.startswith(PREFIX):
+            if request.body is None:
+                self._pay(request.size / _THROWN_AWAY, "a body that is too large")
+            status, answer = self._take(request.path, request.body)
+            self._answer(connection, status, answer)
+        else:
+            self._answer(connection, *self._unknown(f"{request.method} {request.path[:100]}"))
 
-    def headers(self, invocation: Invocation) -> list[tuple[str, str]]:
-        """The headers an event comes with."""
-        trace = f"Root=1-{int(invocation.deadline):08x}-{invocation.request_id.replace('-', '')}"
+    def _next(self, connection: _Connection) -> None:
+        if self._waiting is not None:
+            # who asks again no longer waits the first time
+            self._pay(1, "another one for the next event")
+            self._drop(self._waiting)
+        self._waiting = connection
+        if not self._is_ready:
+            self._is_ready = True
+            self._tell({"word": "ready"}, b"")
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        connection = self._waiting
+        if self._offered is None or connection is None:
+            return
+        head, event = self._offered
+        self._waiting = None
+        answer = response(200, self._headers(head), event, keep=not connection.last)
+        connection.unsent = memoryview(answer)
+        if self._send(connection):
+            self._offered, self._current = None, head["request_id"]
+            self._account = min(ACCOUNT, self._account + _USEFUL)
+            self._tell({"word": "taken"}, b"")
+
+    def _headers(self, head: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """What an event comes with."""
+        request_id, deadline = head["request_id"], head["deadline"]
+        trace = f"Root=1-{int(deadline):08x}-{request_id.replace('-', '')}"
         return [
             ("Content-Type", "application/json"),
-            ("Lambda-Runtime-Aws-Request-Id", invocation.request_id),
-            ("Lambda-Runtime-Deadline-Ms", str(int(invocation.deadline * 1000))),
+            ("Lambda-Runtime-Aws-Request-Id", request_id),
+            ("Lambda-Runtime-Deadline-Ms", str(int(deadline * 1000))),
             ("Lambda-Runtime-Invoked-Function-Arn", self._arn),
             ("Lambda-Runtime-Trace-Id", f"{trace[:35]};Sampled=0"),
         ]
 
-    def limit(self, method: str, path: str) -> int:
+    def _limit(self, method: str, path: str) -> int:
         """How many bytes the body of a request may have."""
         if method != "POST" or not path.startswith(PREFIX):
             return 0
-        return MAX_ANSWER if path.endswith("/response") else MAX_ERROR
+        return self._max_answer if path.endswith("/response") else MAX_ERROR
 
-    def take(self, path: str, body: bytes | None) -> tuple[int, bytes]:
+    def _take(self, path: str, body: bytes | None) -> tuple[int, bytes]:
         """Takes a POST; `body` is None when it was over the limit. Returns status and answer."""
         if path == PREFIX + "init/error":
-            if self.ready.done():
+            if self._is_ready or self._described:
+                self._pay(1, "an error of a start that is over")
                 return 403, described("InvalidStateTransition", "the function is initialised")
-            self.init_error = _as_error(body)
+            self._described = True
+            self._tell({"word": "init-error"}, _as_error(body))
             return 202, b'{"status":"OK"}'
         request_id, _, kind = path.removeprefix(PREFIX + "invocation/").rpartition("/")
         if kind not in ("response", "error") or not path.startswith(PREFIX + "invocation/"):
-            return 404, described("NotFound", "there is no such path in the runtime API")
-        current = self._current
-        if current is None or request_id != current.request_id:
+            return self._unknown(f"POST {path[:100]}")
+        if not self._current or request_id != self._current:
+            self._pay(1, "the answer to an event that there is not")
             return 400, described("InvalidRequestID", "Invalid request ID")
-        self._current = None
+        self._current = ""
+        self._account = min(ACCOUNT, self._account + _USEFUL)
         if kind == "error":
-            outcome = Outcome(_as_error(body), failed=True)
+            self._tell({"word": "answered", "failed": True}, _as_error(body))
         elif body is None:
-            rule = f"exceeded maximum allowed payload size ({MAX_ANSWER} bytes)."
+            rule = f"exceeded maximum allowed payload size ({self._max_answer} bytes)."
             too_large = described("Function.ResponseSizeTooLarge", f"Response payload size {rule}")
-            outcome = Outcome(too_large, failed=True)
+            self._tell({"word": "answered", "failed": True}, too_large)
         else:
-            outcome = Outcome(body, failed=False)
-        if not current.outcome.done():
-            current.outcome.set_result(outcome)
+            self._tell({"word": "answered", "failed": False}, body)
         if body is None:
-            rule = f"Exceeded maximum allowed payload size ({MAX_ANSWER} bytes)."
+            rule = f"Exceeded maximum allowed payload size ({self._max_answer} bytes)."
             return 413, described("RequestEntityTooLarge", rule)
         return 202, b'{"status":"OK"}'
+
+    def _unknown(self, what: str) -> tuple[int, bytes]:
+        self._pay(1, f"`{what}`")
+        return 404, described("NotFound", "there is no such path in the runtime API")
 
 
 class _Connection:
     """One connection of the runtime, with a request after the other."""
 
-    def __init__(
-        self, api: RuntimeApi, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        self.api = api
-        self.reader = reader
-        self.writer = writer
-        self.http = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAX_HEAD)
+    __slots__ = ("deadline", "last", "reading", "sock", "unsent", "used")
 
-    async def serve(self) -> None:
-        """Answers requests until the peer closes."""
-        sock = self.writer.get_extra_info("socket")
-        with contextlib.suppress(OSError):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        while True:
-            request = await self._event()
-            if not isinstance(request, h11.Request):
-                return
-            async with asyncio.timeout(HEAD_SECONDS):
-                method, path = request.method.decode(), request.target.decode("ascii", "replace")
-                body = await self._body(self.api.limit(method, path))
-            if method == "GET" and path == PREFIX + "invocation/next":
-                invocation = await self.api.next_invocation()
-                await self._answer(200, self.api.headers(invocation), invocation.event)
-            elif method == "POST":
-                status, answer = self.api.take(path, body)
-                await self._answer(status, [("Content-Type", "application/json")], answer)
-            else:
-                answer = described("NotFound", "there is no such path in the runtime API")
-                await self._answer(404, [("Content-Type", "application/json")], answer)
-            if self.http.our_state is not h11.DONE:
-                return
-            self.http.start_next_cycle()
+    def __init__(self, sock: socket.socket, reading: Reading, now: float) -> None:
+        self.sock = sock
+        self.reading = reading
+        self.used = now
+        self.unsent = memoryview(b"")
+        self.last = False
+        """Whether it ends when everything is sent."""
+        self.deadline: float | None = None
+        """For the request that has begun."""
 
-    async def _event(self) -> Any:
-        while (event := self.http.next_event()) is h11.NEED_DATA:
-            if self.http.they_are_waiting_for_100_continue:
-                self._send(h11.InformationalResponse(status_code=100, headers=[]))
-            self.http.receive_data(await self.reader.read(1 << 16))
-        return event
-
-    async def _body(self, limit: int) -> bytes | None:
-        pieces = []
-        size = 0
-        while isinstance(event := await self._event(), h11.Data):
-            size += len(event.data)
-            if size <= limit:
-                pieces.append(bytes(event.data))
-            else:
-                pieces.clear()
-            if size > _THROWN_AWAY:
-                raise h11.RemoteProtocolError(f"a body of more than {_THROWN_AWAY} bytes")
-        if not isinstance(event, h11.EndOfMessage):
-            raise h11.RemoteProtocolError("the connection ended within a body")
-        return None if size > limit else b"".join(pieces)
-
-    async def _answer(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
-        headers = [*headers, ("Content-Length", str(len(body)))]
-        self._send(h11.Response(status_code=status, headers=headers))
-        self._send(h11.Data(data=body))
-        self._send(h11.EndOfMessage())
-        await self.writer.drain()
-
-    def _send(self, event: h11.Event) -> None:
-        self.writer.write(self.http.send(event) or b"")
+    def fileno(self) -> int:
+        """For select()."""
+        return self.sock.fileno()
 
 
-def owns_socket(pid: int, peer: tuple[str, int], here: tuple[str, int]) -> bool:
-    """Whether a process has the socket at the other end of a loopback connection (IPv4).
-
-    Sources: proc_net_tcp of the kernel's documentation, proc(5) on ``/proc/PID/fd``.
-    """
-    wanted = f" {_hex(peer)} {_hex(here)} ".encode()
-    rest = b""
-    inode = ""
-    with open("/proc/net/tcp", "rb", buffering=0) as table:  # noqa: PTH123 - read in pieces
-        while piece := table.read(1 << 16):
-            text = rest + piece
-            if (at := text.find(wanted)) >= 0:
-                line = (text[at:] + table.read(1 << 12)).split(b"\n", 1)[0].split()
-                # peer here state queues timer retransmits uid timeout inode ...
-                inode = line[8].decode()
-                break
-            rest = text[-len(wanted) :]
-    if inode in ("", "0"):
-        return False
-    link = f"socket:[{inode}]"
-    with contextlib.suppress(OSError):
-        for entry in Path(f"/proc/{pid}/fd").iterdir():
-            with contextlib.suppress(OSError):
-                if os.readlink(entry) == link:  # noqa: PTH115 - it is no path
-                    return True
-    return False
-
-
-def _hex(address: tuple[str, int]) -> str:
-    """As the table writes it: the address as a number of this machine's byte order."""
-    number = int.from_bytes(socket.inet_aton(address[0]), sys.byteorder)
-    return f"{number:08X}:{address[1]:04X}"
+def _listener() -> socket.socket:
+    """Listens on an address of its own: all of 127.0.0.0/8 is loopback (RFC 1122, 3.2.1.3)."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    first, second, third = os.urandom(3)
+    try:
+        listener.bind((f"127.{first}.{second}.{max(1, min(third, 254))}", 0))
+    except OSError:
+        # where loopback is the one address alone
+        listener.bind(("127.0.0.1", 0))
+    listener.listen(_BACKLOG)
+    listener.setblocking(False)
+    return listener
 
 
 def _as_error(body: bytes | None) -> bytes:

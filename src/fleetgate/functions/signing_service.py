@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +13,13 @@ from fleetgate.errors import InvalidCsr
 from fleetgate.functions.addresses import networks
 from fleetgate.functions.https import HttpsServer, Resolve, Response, shown
 from fleetgate.functions.options import Options
-from fleetgate.functions.signing import Refused, request_of
+from fleetgate.functions.signing import Refused, refused, request_of, signed
+from fleetgate.functions.target import Run
 from fleetgate.functions.urls import parse_url
 from fleetgate.pki import csr
 from fleetgate.pki.csr import SigningRequest
+
+_log = logging.getLogger(__name__)
 
 TTL = r"[1-9][0-9]{0,8}[smh]"
 TTL_RULE = "a number of seconds, minutes or hours such as 8760h is expected"
@@ -27,6 +31,37 @@ class Asked:
 
     csr_pem: str
     csr: SigningRequest
+
+
+class SigningService:
+    """A Target that has requests signed by `sign`.
+
+    That is given a request, the id of the run and the seconds it has. It returns certificates
+    (PEM), or raises Refused, or FunctionError as `HttpsServer.post` does.
+    """
+
+    def __init__(
+        self, name: str, description: str, sign: Callable[[Asked, str, float], Awaitable[str]]
+    ) -> None:
+        self._name = name
+        self._description = description
+        self._sign = sign
+
+    @property
+    def description(self) -> str:
+        return self._description
+
+    async def invoke(self, event: bytes, *, request_id: str, seconds: float) -> Run:
+        """Has the request in the event signed. Raises FunctionError, see `HttpsServer.post`."""
+        try:
+            run = signed(await self._sign(_asked(event), request_id, seconds))
+        except Refused as error:
+            return refused(error)
+        _log.info("event=signed function=%s request=%s", self._name, request_id)
+        return run
+
+    async def close(self) -> None:
+        """There is nothing to end."""
 
 
 def read_server(options: Options, resolve: Resolve) -> HttpsServer:
@@ -52,7 +87,7 @@ def read_server(options: Options, resolve: Resolve) -> HttpsServer:
         raise ValueError(f"{options.named('ca_file')}: {error}") from None
 
 
-def asked(event: bytes) -> Asked:
+def _asked(event: bytes) -> Asked:
     """The request in an event. Raises Refused."""
     text = request_of(event).certificate_signing_request
     try:

@@ -13,7 +13,6 @@ authority/provisioner/jwk.go (claims, who is found by issuer and key id) and sig
 from __future__ import annotations
 
 import json
-import logging
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -31,20 +30,17 @@ from joserfc.errors import JoseError
 from fleetgate.functions.https import HttpsServer, Resolve, resolve
 from fleetgate.functions.key_file import read_private_key
 from fleetgate.functions.options import Options, read_file
-from fleetgate.functions.signing import Refused, refused, signed
+from fleetgate.functions.signing import Refused
 from fleetgate.functions.signing_service import (
     TTL,
     TTL_RULE,
     Asked,
+    SigningService,
     ask,
-    asked,
     pem_text,
     read_server,
     refusal,
 )
-from fleetgate.functions.target import Run
-
-_log = logging.getLogger(__name__)
 
 _PATH = "/1.0/sign"
 _TOKEN_LIFETIME = timedelta(minutes=5)  # as `step ca token` makes them
@@ -60,7 +56,7 @@ def from_options(
     resolve: Resolve = resolve,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
     new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
-) -> StepCa:
+) -> SigningService:
     """The function called `name`; relative paths are relative to `directory`.
 
     Raises ValueError naming option, rule and value. The server is not asked yet.
@@ -74,9 +70,7 @@ def from_options(
     ttl = read.optional("ttl", pattern=TTL, rule=TTL_RULE)
     chain = read.flag("chain")
     read.finished()
-    return StepCa(
-        name,
-        f"builtin:step-ca {server.url.authority} {provisioner}",
+    step_ca = _StepCa(
         server,
         key,
         {"alg": _algorithm(key), "kid": key_id},
@@ -87,15 +81,16 @@ def from_options(
         now=now,
         new_id=new_id,
     )
+    return SigningService(
+        name, f"builtin:step-ca {server.url.authority} {provisioner}", step_ca.sign
+    )
 
 
-class StepCa:
-    """A Target that has requests signed by step-ca."""
+class _StepCa:
+    """A step-ca and what vouches for devices there."""
 
     def __init__(
         self,
-        name: str,
-        description: str,
         server: HttpsServer,
         key: jwk.ECKey | jwk.RSAKey,
         header: Mapping[str, str],
@@ -107,8 +102,6 @@ class StepCa:
         now: Callable[[], datetime],
         new_id: Callable[[], str],
     ) -> None:
-        self._name = name
-        self._description = description
         self._server = server
         self._key = key
         self._header = header
@@ -119,23 +112,7 @@ class StepCa:
         self._now = now
         self._new_id = new_id
 
-    @property
-    def description(self) -> str:
-        return self._description
-
-    async def invoke(self, event: bytes, *, request_id: str, seconds: float) -> Run:
-        """Has the request in the event signed. Raises FunctionError, see `HttpsServer.post`."""
-        try:
-            run = signed(await self._signed(asked(event), request_id, seconds))
-        except Refused as error:
-            return refused(error)
-        _log.info("event=signed function=%s request=%s", self._name, request_id)
-        return run
-
-    async def close(self) -> None:
-        """There is nothing to end."""
-
-    async def _signed(self, request: Asked, request_id: str, seconds: float) -> str:
+    async def sign(self, request: Asked, request_id: str, seconds: float) -> str:
         body = {"csr": request.csr_pem, "ott": self._token(_common_name(request))}
         if self._ttl:
             body["notAfter"] = self._ttl

@@ -28,11 +28,17 @@ SEARCH: Final = "/usr/local/bin:/usr/bin:/bin"
 """The PATH of functions."""
 
 OPEN_FILES: Final = 1024
-FILE_BYTES: Final = 512 << 20
-"""Of one file. Source of both: Lambda quotas, "File descriptors" and "/tmp"."""
+DISK_BYTES: Final = 512 << 20
+"""Of the temporary directory, and of one file. Source of both: Lambda quotas, "File descriptors"
+and "/tmp"."""
+PROCESSES: Final = 256
+"""With threads, of one process and all it started; Lambda has 1024."""
 
 _OVERHEAD: Final = {"python": 32, "nodejs": 160}  # megabytes of the runtime itself
-_NICE: Final = 5  # devices and the API come first
+_SLACK: Final = 128 << 20
+"""Bytes by which one process may go past the limit that holds for it and all it started, until it
+is looked at: stacks of threads are counted here whole, and there as far as they are used."""
+_NICE: Final = 10  # devices and the API come first
 
 _SYSTEM: Final = (
     *("/bin", "/lib", "/lib32", "/lib64", "/sbin", "/usr"),
@@ -42,10 +48,11 @@ _SYSTEM: Final = (
     *("/etc/nsswitch.conf", "/etc/passwd", "/etc/pki/ca-trust", "/etc/pki/tls/certs"),
     *("/etc/pki/tls/openssl.cnf", "/etc/protocols", "/etc/resolv.conf", "/etc/services"),
     *("/etc/ssl/certs", "/etc/ssl/openssl.cnf", "/etc/timezone"),
-    *("/dev/random", "/dev/urandom", "/sys/devices/system/cpu", "/proc/meminfo", "/proc/cpuinfo"),
+    *("/dev/random", "/dev/urandom", "/dev/zero"),
+    *("/sys/devices/system/cpu", "/proc/meminfo", "/proc/cpuinfo"),
 )
 """What programs need of a system; of /etc what holds no secret."""
-_DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/full")
+_DEVICES: Final = ("/dev/null", "/dev/full")  # what is written to /dev/zero is shared memory
 _PASSED_ON: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
@@ -79,47 +86,49 @@ def runtimes() -> tuple[str, ...]:
     return PYTHON_RUNTIMES + (NODE_RUNTIMES if node() else ())
 
 
-def plan(program: Program, house: House, api: str, stream: str, temporary: Path) -> dict[str, Any]:
+def plan(program: Program, house: House, stream: str, temporary: Path) -> dict[str, Any]:
     """What a launcher (functions/launcher.py) is sent.
 
-    `api` is the address of the runtime API, `stream` the name of the log stream, `temporary` the
-    directory that is the process's own.
+    `stream` is the name of the log stream, `temporary` the directory that is the process's own.
+    The launcher adds the address of the runtime API to the environment.
     """
     kind = "nodejs" if program.runtime.startswith("nodejs") else "python"
     directory = program.directory or (program.search_path or (Path("/"),))[0]
     memory = (program.memory_megabytes + _OVERHEAD[kind]) << 20
     return {
         "command": _command(program, kind, house, directory),
-        "environment": environment(program, api, stream, temporary, directory),
+        "environment": environment(program, stream, temporary, directory),
         "directory": str(directory),
         "limits": {
             "RLIMIT_CORE": 0,
             "RLIMIT_NOFILE": OPEN_FILES,
-            "RLIMIT_FSIZE": FILE_BYTES,
-            "RLIMIT_DATA": memory,
+            "RLIMIT_FSIZE": DISK_BYTES,
+            "RLIMIT_DATA": memory + _SLACK,
         },
+        "memory": memory,
+        "processes": PROCESSES,
+        "disk": DISK_BYTES,
         "nice": _NICE,
         "confinement": _confinement(program, house, temporary),
         "remove": str(temporary),
     }
 
 
-def environment(
-    program: Program, api: str, stream: str, temporary: Path, directory: Path
-) -> dict[str, str]:
+def environment(program: Program, stream: str, temporary: Path, directory: Path) -> dict[str, str]:
     """The environment of a function: its own variables, Lambda's, and none of the server's.
 
+    Its own come before all but the reserved ones, which are refused where functions are made.
     Source: Lambda developer guide, "Defined runtime environment variables".
     """
     region = program.arn.split(":")[3] if program.arn.count(":") > 3 else ""
     return {
         "PATH": SEARCH,
         "LANG": "C.UTF-8",
-        **{name: os.environ[name] for name in _PASSED_ON if name in os.environ},
-        **program.environment,
+        "TZ": ":UTC",
         "HOME": str(temporary),
         "TMPDIR": str(temporary),
-        "TZ": ":UTC",
+        **{name: os.environ[name] for name in _PASSED_ON if name in os.environ},
+        **program.environment,
         "AWS_DEFAULT_REGION": region,
         "AWS_EXECUTION_ENV": f"AWS_Lambda_{program.runtime}",
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(program.memory_megabytes),
@@ -128,7 +137,6 @@ def environment(
         "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
         "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{program.name}",
         "AWS_LAMBDA_LOG_STREAM_NAME": stream,
-        "AWS_LAMBDA_RUNTIME_API": api,
         "AWS_REGION": region,
         "LAMBDA_RUNTIME_DIR": str(Path(__file__).parent),
         "LAMBDA_TASK_ROOT": str(directory),

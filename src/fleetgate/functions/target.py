@@ -46,18 +46,35 @@ class FunctionError(Error):
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """What a run took of its process.
+
+    `seconds` from the event to the answer, `init_seconds` for the start of the process, None where
+    it had been started before; megabytes of memory it may use, and has used at most.
+    """
+
+    seconds: float
+    init_seconds: float | None
+    memory_megabytes: int
+    used_megabytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """One run of a function that came to an end.
 
     `payload` is its answer, or with `error` (``Unhandled``, as Lambda's X-Amz-Function-Error) the
     JSON object ``{"errorType", "errorMessage", ...}`` Lambda describes it by: an exception, a
     process that ended, the function's own time-out, an answer over MAX_ANSWER. `log` is the end of
-    what it wrote, LOG_TAIL bytes at most.
+    what it wrote, LOG_TAIL bytes at most. `cause` are the lines Lambda's log has for a run that
+    was ended from outside, or by its process; `usage` is there for what ran in one.
     """
 
     payload: bytes
     error: str = ""
     log: str = ""
+    cause: str = ""
+    usage: Usage | None = None
 
 
 class Target(Protocol):

@@ -5,11 +5,12 @@ A directory has the name of its zip's SHA-256, so that the same code is unpacked
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
-import shutil
 import stat
+import struct
 import tempfile
 import zipfile
 import zlib
@@ -19,6 +20,7 @@ from typing import Final
 
 from fleetgate.domain.document import printable, quoted
 from fleetgate.errors import Error
+from fleetgate.functions import removal
 
 MAX_BYTES: Final = 262_144_000
 """Of all files together. Source: Lambda developer guide, "Lambda quotas", deployment package."""
@@ -59,7 +61,8 @@ def unpack(zip_file: bytes, directory: Path, most: int = MAX_BYTES) -> Path:
             if not found.is_dir():  # another one was quicker
                 raise
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            removal.remove(str(unfinished))
     return found
 
 
@@ -68,6 +71,7 @@ def check(zip_file: bytes, most: int = MAX_BYTES) -> None:
 
     What only a file system knows is not found: a name that is too long for it. Raises UnpackError.
     """
+    _check_count(zip_file)
     try:
         with zipfile.ZipFile(io.BytesIO(zip_file)) as archive:
             left = most
@@ -80,6 +84,7 @@ def check(zip_file: bytes, most: int = MAX_BYTES) -> None:
 
 
 def _unpack(zip_file: bytes, directory: Path, most: int) -> None:
+    _check_count(zip_file)
     try:
         with zipfile.ZipFile(io.BytesIO(zip_file)) as archive:
             left = most
@@ -95,13 +100,41 @@ _UNREADABLE: Final = (
 )
 
 
+# APPNOTE.TXT of PKWARE, 4.3.12 and 4.3.14 to 4.3.16: signatures, sizes, where there is what
+_HEADER, _HEADER_BYTES, _HEADER_LENGTHS = b"PK\x01\x02", 46, struct.Struct("<28x3H")
+_END, _END_BYTES, _END_SIZE = b"PK\x05\x06", 22, struct.Struct("<12xL")
+_LOCATOR, _LOCATOR_BYTES = b"PK\x06\x07", 20
+_END64, _END64_BYTES, _END64_SIZE = b"PK\x06\x06", 56, struct.Struct("<40xQ")
+
+
+def _check_count(zip_file: bytes) -> None:
+    """Raises UnpackError for too many entries, before zipfile makes an object of each.
+
+    They are counted as zipfile does: in the directory, as long as the end of the zip says it is.
+    """
+    end = len(zip_file) - _END_BYTES
+    if not zip_file.startswith(_END, max(0, end)) or not zip_file.endswith(b"\0\0"):
+        # there is a comment
+        end = zip_file.rfind(_END, max(0, end - (1 << 16)))
+    if end < 0 or end + _END_BYTES > len(zip_file):
+        return  # zipfile says so
+    (size,) = _END_SIZE.unpack_from(zip_file, end)
+    end64 = end - _LOCATOR_BYTES - _END64_BYTES
+    if zip_file.startswith(_LOCATOR, end - _LOCATOR_BYTES) and zip_file.startswith(_END64, end64):
+        end = end64
+        (size,) = _END64_SIZE.unpack_from(zip_file, end)
+    at, count = max(0, end - size), 0
+    while zip_file.startswith(_HEADER, at) and at + _HEADER_BYTES <= end:
+        count += 1
+        if count > MAX_ENTRIES:
+            raise UnpackError(f"the zip has more than {MAX_ENTRIES} entries")
+        at += _HEADER_BYTES + sum(_HEADER_LENGTHS.unpack_from(zip_file, at))
+
+
 def _entries(archive: zipfile.ZipFile) -> Iterator[tuple[zipfile.ZipInfo, tuple[str, ...]]]:
     """The entries of a zip with the parts of their names; raises UnpackError."""
-    entries = archive.infolist()
-    if len(entries) > MAX_ENTRIES:
-        raise UnpackError(f"the zip has {len(entries)} entries; the limit is {MAX_ENTRIES}")
     seen: set[tuple[str, ...]] = set()
-    for entry in entries:
+    for entry in archive.infolist():
         parts = _parts(entry)
         if parts in seen:
             raise _error(entry, "there is another entry of the same name")

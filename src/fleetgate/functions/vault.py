@@ -14,7 +14,6 @@ API", error response; the answers of OpenBao 2.7.2.
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,20 +22,17 @@ from cryptography import x509
 
 from fleetgate.functions.https import HttpsServer, Resolve, resolve
 from fleetgate.functions.options import Options, read_secret
-from fleetgate.functions.signing import Refused, refused, signed
+from fleetgate.functions.signing import Refused
 from fleetgate.functions.signing_service import (
     TTL,
     TTL_RULE,
     Asked,
+    SigningService,
     ask,
-    asked,
     pem_text,
     read_server,
     refusal,
 )
-from fleetgate.functions.target import Run
-
-_log = logging.getLogger(__name__)
 
 _PATH = r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*"
 _USAGES = ("DigitalSignature",)
@@ -49,7 +45,7 @@ def from_options(
     directory: Path,
     *,
     resolve: Resolve = resolve,
-) -> Vault:
+) -> SigningService:
     """The function called `name`; relative paths are relative to `directory`.
 
     Raises ValueError naming option, rule and value. The server is not asked yet.
@@ -86,9 +82,7 @@ def from_options(
     read.finished()
     read_secret("`token_file`", token_file, group=True)
     path = os.path.join("/v1", mount, endpoint, role).rstrip("/")  # noqa: PTH118 - of a URL
-    return Vault(
-        name,
-        f"builtin:vault {server.url.authority} {path.removeprefix('/v1/')}",
+    vault = _Vault(
         server,
         path,
         body,
@@ -97,15 +91,16 @@ def from_options(
         extensions=extensions or endpoint == "sign",
         chain=chain,
     )
+    return SigningService(
+        name, f"builtin:vault {server.url.authority} {path.removeprefix('/v1/')}", vault.sign
+    )
 
 
-class Vault:
-    """A Target that has requests signed by a PKI secrets engine."""
+class _Vault:
+    """A PKI secrets engine, and how it is asked."""
 
     def __init__(
         self,
-        name: str,
-        description: str,
         server: HttpsServer,
         path: str,
         body: Mapping[str, object],
@@ -115,8 +110,6 @@ class Vault:
         extensions: bool,
         chain: bool,
     ) -> None:
-        self._name = name
-        self._description = description
         self._server = server
         self._path = path
         self._body = body
@@ -125,26 +118,9 @@ class Vault:
         self._extensions = extensions
         self._chain = chain
 
-    @property
-    def description(self) -> str:
-        return self._description
-
-    async def invoke(self, event: bytes, *, request_id: str, seconds: float) -> Run:
-        """Has the request in the event signed. Raises FunctionError, see `HttpsServer.post`."""
-        try:
-            request = asked(event)
-            if not self._extensions:
-                _check_extensions(request)
-            run = signed(await self._signed(request, seconds))
-        except Refused as error:
-            return refused(error)
-        _log.info("event=signed function=%s request=%s", self._name, request_id)
-        return run
-
-    async def close(self) -> None:
-        """There is nothing to end."""
-
-    async def _signed(self, request: Asked, seconds: float) -> str:
+    async def sign(self, request: Asked, _request_id: str, seconds: float) -> str:
+        if not self._extensions:
+            _check_extensions(request)
         body = {**self._body, "csr": request.csr_pem}
         response, answer = await ask(self._server, self._path, body, self._headers(), seconds)
         found = answer.get("data")

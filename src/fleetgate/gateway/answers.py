@@ -75,6 +75,7 @@ class Answers:
             ProvisioningRequest(
                 *(topic, payload, connection.client_id, connection.rights.identity),
                 self._turns.aside,
+                connection.rights.peer,
             )
         )
         if self.task is None:

@@ -7,7 +7,7 @@ there:
 * `parameters`: text to text, what the device would send;
 * `certificateSigningRequest`: the device's (PEM); without one a key is made up;
 * `clientId`, `claimCertificateId`: of the connection there would be;
-* `functionName`: a function to be tried that the template does not name.
+* `functionName`: a function to be tried that the template does not name; its ARN does as well.
 
 The answer has `template`, `certificate`, `certificateProvider` and `hook` (how the function was
 found and permitted, its input, output and log, how long it took), `parameterOverrides`, `rendered`
@@ -43,7 +43,9 @@ class _Asked(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     certificate_signing_request: _Pem | None = None
     client_id: Annotated[str, msgspec.Meta(min_length=1, max_length=128)] = "hook-test"
     claim_certificate_id: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")] = SOME_ID
-    function_name: Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9-_]{1,64}$")] | None = None
+    function_name: (
+        Annotated[str, msgspec.Meta(pattern=r"^([a-zA-Z0-9-_]{1,64}|arn:.{1,200})$")] | None
+    ) = None
 
 
 _decoder = msgspec.json.Decoder(_Asked)

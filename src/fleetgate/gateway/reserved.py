@@ -63,6 +63,8 @@ class Reserved:
         call = Call(
             *(services, services.new_id(), services.now() + request.clock_skew),
             *(request.client_id, request.identity),
+            topic=request.topic,
+            peer=request.peer,
             aside=request.aside,
         )
         try:

@@ -18,10 +18,11 @@ empties the registry is closed to web pages.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 from urllib.parse import parse_qs
@@ -36,6 +37,7 @@ from fleetgate.errors import (
     RequestEntityTooLargeException,
     ResourceNotFoundException,
     ServiceError,
+    ServiceUnavailableException,
     UnknownOperationException,
 )
 from fleetgate.gateway import allow_lists, fault_door, hook_trial, large_bodies, template_rendering
@@ -81,6 +83,17 @@ class Rest:
     authentication: Authentication
     reset: Callable[[], Awaitable[None]] | None
     faults: Faults | None = None
+    _under_way: set[asyncio.Timeout] = field(default_factory=set, init=False, repr=False)
+    _end: float | None = field(default=None, init=False)
+
+    def stop(self, end: float) -> None:
+        """What was not answered by `end`, a time of the event loop, is told that the server stops.
+
+        A function may run for longer than a server that stops has time for.
+        """
+        self._end = end
+        for each in self._under_way:
+            each.reschedule(end)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request (ASGI)."""
@@ -90,7 +103,7 @@ class Rest:
         sent = Body(receive, header(scope, b"expect").lower() == "100-continue")
         try:
             try:
-                status, headers, body = await self._answer(scope, sent, request_id)
+                status, headers, body = await self._answer_in_time(scope, sent, request_id)
             finally:
                 self.authentication.bodies.release(sent)
         except Disconnected:
@@ -129,6 +142,20 @@ class Rest:
             await body.send(send)
         else:
             await send({"type": "http.response.body", "body": body})
+
+    async def _answer_in_time(self, scope: Scope, sent: Body, request_id: str) -> Answer:
+        """Raises ServiceUnavailableException when the server stops meanwhile."""
+        timeout = asyncio.timeout_at(self._end)
+        self._under_way.add(timeout)
+        try:
+            async with timeout:
+                return await self._answer(scope, sent, request_id)
+        except TimeoutError:
+            if not timeout.expired():
+                raise
+            raise ServiceUnavailableException("the server is stopping") from None
+        finally:
+            self._under_way.remove(timeout)
 
     async def _answer(self, scope: Scope, sent: Body, request_id: str) -> Answer:
         # percent-encoded as it arrived: names may hold an encoded slash

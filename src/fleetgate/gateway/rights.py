@@ -38,19 +38,19 @@ class Rights:
     `fresh` is set by the owner while it works off what had to wait for `load`.
     """
 
-    __slots__ = ("_client_id", "_epoch", "_peer", "_policies", "_services", "fresh", "identity")
+    __slots__ = ("_client_id", "_epoch", "_policies", "_services", "fresh", "identity", "peer")
 
     def __init__(self, services: Services, identity: Identity, client_id: str, peer: Peer) -> None:
         self._services = services
         self._client_id = client_id
-        self._peer = peer
+        self.peer = peer
         self.identity = identity
         self.fresh = False
 
     async def load(self) -> None:
         """Load the policies. Raises what the registry raises."""
         epoch = self._services.policy_epoch()
-        self._policies = await self._services.policies(self.identity, self._client_id, self._peer)
+        self._policies = await self._services.policies(self.identity, self._client_id, self.peer)
         self._epoch = epoch
 
     async def load_patiently(self, wanted: Callable[[], bool]) -> None:

@@ -34,7 +34,8 @@ class ProvisioningRequest:
     """A PUBLISH to one of the topics that the gateway answers itself.
 
     `aside()` is entered while it waits for somebody else's code, so that others have its turn.
-    `clock_skew` are seconds by which the clock is ahead for this request (gateway/faults.py).
+    `peer` is what the network shows of the client. `clock_skew` are seconds by which the clock is
+    ahead for this request (gateway/faults.py).
     """
 
     topic: str
@@ -44,6 +45,7 @@ class ProvisioningRequest:
     aside: Callable[[], AbstractAsyncContextManager[object]] = field(
         default=nullcontext, repr=False, compare=False
     )
+    peer: Peer | None = field(default=None, repr=False, compare=False)
     clock_skew: float = 0.0
 
 

@@ -8,7 +8,10 @@ known, or not active yet, is for operations/just_in_time.py.
 
 What a connection may do is decided by the policies of its certificate and of the groups of its
 thing, compiled for it once. Facts that cost something, those of the thing and of the certificate,
-are looked up when a policy asks for one.
+are looked up when a policy asks for one. A request that had to wait for somebody is judged once
+more, by what the registry says then (`require_still`, and `require_standing` inside the
+transaction that gives it something: policies are too much to read there, where every row that is
+looked at may collide with another transaction).
 """
 
 from __future__ import annotations
@@ -20,10 +23,10 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final
 
-from fleetgate.domain.policy import Document, Policies, compile_policies, parse
-from fleetgate.errors import Error
+from fleetgate.domain.policy import PUBLISH, Document, Policies, compile_policies, parse
+from fleetgate.errors import AccessDeniedException, Error
 from fleetgate.names import Account, certificate_id
-from fleetgate.operations.call import Services
+from fleetgate.operations.call import Call, Services
 from fleetgate.operations.identity import Identity, Peer
 from fleetgate.pki import certificate_values
 from fleetgate.store import certificates, connections, things
@@ -69,9 +72,14 @@ async def admit(services: Services, peer: Peer) -> Identity:
     API reference, CertificateDescription, `certificateMode`).
     """
     name = certificate_id(peer.certificate)
-    now = services.now()
     arn = services.account.arn(f"cert/{name}")
     standing = await services.store.read(certificates.find_standing, name, arn)
+    return _admitted(name, standing, peer, services.now())
+
+
+def _admitted(
+    name: str, standing: certificates.Standing | None, peer: Peer, now: float
+) -> Identity:
     if standing is None:
         raise NotRegistered(f"certificate {name} is not registered")
     if standing.status == "PENDING_ACTIVATION":
@@ -98,10 +106,51 @@ async def connection_policies(
 ) -> Policies:
     """The policies that rule a connection, compiled for it."""
     if identity.template_name is not None:
-        document = claim_document(services.account, identity.template_name)
-        return compile_policies([("temporary-claim", document)], {})
+        return _claim_policies(services.account, identity.template_name)
     arn = services.account.arn(f"cert/{identity.certificate_id}")
     device = await services.store.read(find_device, services.account, arn, client_id)
+    return _compiled(device, client_id, peer)
+
+
+def require_still(tx: Tx, call: Call) -> None:
+    """Returns when a device may still make the request it has made.
+
+    Its certificate may be used, and its policies let it publish to the topic of the request; else
+    raises AccessDeniedException. To be asked when somebody else was waited for since the gateway
+    has let the request in.
+    """
+    identity, peer = require_standing(tx, call)
+    account, client_id = call.account, call.client_id
+    if identity.template_name is not None:
+        policies = _claim_policies(account, identity.template_name)
+    else:
+        arn = account.arn(f"cert/{identity.certificate_id}")
+        policies = _compiled(find_device(tx, account, arn, client_id), client_id, peer)
+    decision = policies.evaluate(PUBLISH, account.arn(f"topic/{call.topic}"))
+    if not decision.allowed:
+        raise AccessDeniedException(decision.reason)
+
+
+def require_standing(tx: Tx, call: Call) -> tuple[Identity, Peer]:
+    """Who makes a request, and from where, when the certificate may still be used.
+
+    Raises AccessDeniedException.
+    """
+    if call.identity is None or call.peer is None:
+        raise AccessDeniedException("there is no connection on which this was asked")
+    name = call.identity.certificate_id
+    standing = certificates.find_standing(tx, name, call.account.arn(f"cert/{name}"))
+    try:
+        return _admitted(name, standing, call.peer, call.services.now()), call.peer
+    except NotAdmitted as error:
+        raise AccessDeniedException(error.message) from None
+
+
+def _claim_policies(account: Account, template_name: str) -> Policies:
+    return compile_policies([("temporary-claim", claim_document(account, template_name))], {})
+
+
+def _compiled(device: Device, client_id: str, peer: Peer) -> Policies:
     values = {
         **device_values(device, client_id, peer.certificate),
         "aws:SourceIp": (peer.address,),

@@ -7,9 +7,12 @@ this list. Devices that come while it is looked at or read wait for the same loo
 kept whole, in a form that a million lines are bearable in; of a file that breaks a rule only that
 is kept, so that nobody is let in by half a list, nor by an old one.
 
-A file may be exchanged at any time, by renaming another one over it. One that is written in place
-is seen in the state it has: a time of change that is only just past is not trusted to mean that
-nothing is written any more.
+A file may be exchanged at any time, by renaming another one over it. Its bytes are read in one go,
+and again for two seconds if it changes meanwhile; what has other times and the same bytes as before
+is not read line by line again. Devices that come while a new version is read wait for it: what the
+old one said is not asked any more, for a serial number may have been taken off it. One that is
+written in place is seen in the state it has: a time of change that is only just past is not trusted
+to mean that nothing is written any more.
 
 Source: RFC 4180.
 """
@@ -17,7 +20,12 @@ Source: RFC 4180.
 from __future__ import annotations
 
 import asyncio
+import bisect
 import csv
+import hashlib
+import heapq
+import io
+import itertools
 import logging
 import os
 import stat
@@ -50,8 +58,11 @@ USES = "uses"
 """The column with how often a serial number may be used."""
 
 _FRESH = 20_000_000  # nanoseconds; file systems keep times to a clock tick, of up to 10 ms
-_TRIES = 3
-_BUFFER = 4 << 20
+_NO_COMMAS = {";": "`;`", "\t": "tabs"}  # as spreadsheets save in some countries
+_PIECE = 10_000  # serial numbers
+_PATIENCE = 2.0  # seconds, of the five a device waits
+_PAUSE = 0.1
+_MAX_REST = 1.0
 
 
 class FileError(Error):
@@ -93,6 +104,12 @@ class Rows:
         self.header = [name.strip() for name in header]
         if not any(self.header):
             raise self._wrong("the names of the columns are expected")
+        for mark, called in _NO_COMMAS.items():
+            if len(self.header) == 1 and mark in self.header[0]:
+                raise self._wrong(
+                    f"columns are separated by commas, not by {called}: the header is the one "
+                    f"column `{self.header[0][:80]}`"
+                )
         for name in self.header:
             if self.header.count(name) > 1:
                 raise self._wrong(f"two columns are called `{name[:80]}`")
@@ -225,8 +242,25 @@ class Contents:
             return Entry(int(uses) if uses else None, self.rows.overrides(cells))
         return Entry(value, {})
 
+    def in_order(self) -> list[str]:
+        """The serial numbers, sorted. Takes a second for a million; others go on meanwhile."""
+        serials = iter(self.kept)
+        pieces = []
+        while piece := sorted(itertools.islice(serials, _PIECE)):  # none runs for long
+            pieces.append(piece)
+        return list(heapq.merge(*pieces))
+
 
 Identity = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What was read, or why it cannot be used; the file's state and the hash of its bytes then."""
+
+    state: Identity
+    digest: bytes
+    contents: Contents | str
 
 
 class SerialFile:
@@ -250,9 +284,11 @@ class SerialFile:
         self._column = column
         self._overrides = overrides
         self._most = most
-        self._known: tuple[Identity, Contents | str] | None = None
+        self._known: _Known | None = None
+        self._rest_until = 0.0
         self._told = ""
         self._looking: asyncio.Task[Contents] | None = None
+        self._order: tuple[Contents, list[str]] | None = None
         self._threads = Threads("fleetgate-allow-list", 1)
 
     async def contents(self) -> Contents:
@@ -264,8 +300,18 @@ class SerialFile:
         # whoever gives up waits for it no more; the others do
         return await asyncio.shield(looking)
 
+    async def page(self, after: str, limit: int) -> tuple[Contents, list[str]]:
+        """What the file holds, and its serial numbers behind `after`. Raises FileError."""
+        contents = await self.contents()
+        known = self._order
+        if known is None or known[0] is not contents:
+            known = self._order = contents, await asyncio.to_thread(contents.in_order)
+        order = known[1]
+        at = bisect.bisect_right(order, after)
+        return contents, order[at : at + limit]
+
     def look(self) -> Contents:
-        """The same, on this thread."""
+        """The same as `contents`, on this thread."""
         try:
             contents = self._current()
         except FileError as error:
@@ -276,51 +322,78 @@ class SerialFile:
                 )
             raise
         self._told = ""
+        if self._order is not None and self._order[0] is not contents:
+            self._order = None  # and with it what the file held before
         return contents
 
     def _current(self) -> Contents:
         try:
             found = self.path.stat()
-            if self._known is None or self._known[0] != _identity(found):
+            if self._known is None or self._known.state != _identity(found):
                 if not stat.S_ISREG(found.st_mode):  # a pipe would not end
                     raise FileError(f"`{self.path}`: it is no regular file")
                 self._known = self._read()
         except OSError as error:
             self._known = None
             raise FileError(f"`{self.path}`: {error.strerror}") from None
-        contents = self._known[1]
+        contents = self._known.contents
         if isinstance(contents, str):
             raise FileError(f"`{self.path}`: {contents}")
         return contents
 
-    def _read(self) -> tuple[Identity, Contents | str]:
+    def _read(self) -> _Known:
         """What is in the file, or why it cannot be used, and which state of it that is."""
+        try:
+            state, text = self._standing()
+            known = self._known
+            if known is not None and known.digest == (digest := _digest(text)):
+                return _Known(state, digest, known.contents)  # touched, or written as it was
+            if (rest := self._rest_until - time.monotonic()) > 0:
+                time.sleep(rest)
+                state, text = self._standing()
+        except ValueError as error:
+            return _Known((), b"", str(error))
         began = time.monotonic()
         contents: Contents | str
-        for _ in range(_TRIES):
-            # a thread that reads often gives the interpreter away often, too shortly for others
-            # to take it, and they stop asking for their share
-            with self.path.open("rb", buffering=_BUFFER) as file:
-                before = os.fstat(file.fileno())
-                try:
-                    if before.st_size > MAX_BYTES:
-                        raise ValueError(f"it has {before.st_size} bytes, at most are {MAX_BYTES}")
-                    contents = self._parsed(file)
-                except ValueError as error:
-                    contents = str(error)
-                after = os.fstat(file.fileno())
-            if _identity(before) == _identity(after):
-                break
-        else:
-            contents = "it changes while it is read"
+        try:
+            contents = self._parsed(io.BytesIO(text))
+        except ValueError as error:
+            contents = str(error)
+        took = time.monotonic() - began
+        # a file that is always written anew takes half of a processor at most
+        self._rest_until = time.monotonic() + min(took, _MAX_REST)
         if isinstance(contents, Contents):
             log.info(
                 "event=allow-list-read file=%r serials=%d seconds=%.3f",
-                *(str(self.path), len(contents.kept), time.monotonic() - began),
+                *(str(self.path), len(contents.kept), took),
             )
+        return _Known(state, _digest(text), contents)
+
+    def _standing(self) -> tuple[Identity, bytes]:
+        """The bytes of the file, read in one go while it did not change, and its state then.
+
+        Times that change alone do not count. Raises ValueError for one that does not stand still,
+        or is too large.
+        """
+        before_that = b""
+        ends = time.monotonic() + _PATIENCE
+        while True:
+            with self.path.open("rb", buffering=0) as file:
+                before = os.fstat(file.fileno())
+                if before.st_size > MAX_BYTES:
+                    raise ValueError(f"it has {before.st_size} bytes, at most are {MAX_BYTES}")
+                text = file.read(MAX_BYTES + 1) if before.st_size else b""
+                after = os.fstat(file.fileno())
+            digest = None if _identity(before) == _identity(after) else _digest(text)
+            if digest in (None, before_that):
+                break
+            if time.monotonic() >= ends:
+                raise ValueError("it changes while it is read")
+            before_that = digest
+            time.sleep(_PAUSE)
         fresh = abs(time.time_ns() - max(after.st_mtime_ns, after.st_ctime_ns)) < _FRESH
-        # () is the identity of no file: it is read again at the next look
-        return () if fresh else _identity(after), contents
+        # () is the state of no file: it is looked at again the next time
+        return () if fresh else _identity(after), text
 
     def _parsed(self, lines: Iterable[bytes]) -> Contents:
         rows = Rows(lines, self._parameter, self._column)
@@ -336,6 +409,10 @@ class SerialFile:
             if len(kept) > self._most:
                 raise ValueError(f"{rows.line}: there are more than {self._most} serial numbers")
         return Contents(rows, kept)
+
+
+def _digest(text: bytes) -> bytes:
+    return hashlib.sha256(text).digest()
 
 
 def _identity(found: os.stat_result) -> Identity:

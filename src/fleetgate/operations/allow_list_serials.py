@@ -23,7 +23,9 @@ from fleetgate.operations.allow_list import AllowList
 from fleetgate.operations.allow_list_file import (
     MAX_SERIAL_BYTES,
     UNLIMITED,
+    Entry,
     FileError,
+    SerialFile,
     cannot_be_listed,
     uses_of,
 )
@@ -60,17 +62,23 @@ class New:
 async def list_serials(
     call: Call, name: str, limit: int, token: str | None, *, used: bool
 ) -> dict[str, Any]:
-    """A page of a list, by serial number; with `used` only those that were used."""
+    """A page of a list, by serial number; with `used` only those that were used.
+
+    Of a list in a file it has what is in the file, and what of it was used.
+    """
     found = await _require(call, name, _LOOK)
     call = replace(call, listing=pages.asked_for({"name": name, "used": used}))
     operation = "allow-list"
     after = pages.start_after_name(call, operation, token)
-    serials = await call.read(allow_lists.list_serials, name, after, limit + 1, used=used)
-    items, following = pages.page(call, operation, serials, limit, lambda each: (each.serial,))
-    return {
-        "serialNumbers": [_shown(found, each) for each in items],
-        "nextToken": following,
-    }
+    if found.file is None:
+        kept = await call.read(allow_lists.list_serials, name, after, limit + 1, used=used)
+        shown = [_shown(found, each) for each in kept]
+    else:
+        shown = await _of_file(call, found, found.file, after, limit + 1, used=used)
+    items, following = pages.page(
+        call, operation, shown, limit, lambda each: (each["serialNumber"],)
+    )
+    return {"serialNumbers": items, "nextToken": following}
 
 
 async def describe_serial(call: Call, name: str, serial: str) -> dict[str, Any]:
@@ -85,17 +93,8 @@ async def describe_serial(call: Call, name: str, serial: str) -> dict[str, Any]:
         try:
             entry = (await found.file.contents()).find(serial)
         except FileError as error:
-            raise InvalidRequestException(f"the file cannot be used: {error.message}") from None
-        if entry is not None or shown is not None:
-            shown = {
-                "serialNumber": serial,
-                "used": 0,
-                **(shown or {}),
-                "listed": entry is not None,
-            }
-        if entry is not None and shown is not None:
-            shown["uses"] = _uses(found.uses if entry.uses is None else entry.uses)
-            shown["overrides"] = dict(entry.overrides)
+            raise _unusable(error) from None
+        shown = _shown_of_file(found, serial, entry, kept)
     if shown is None:
         raise ResourceNotFoundException(
             f"serial number `{printable(serial, 200)}` is not on the allow-list `{name}`"
@@ -239,11 +238,53 @@ def _shown(found: AllowList, each: allow_lists.Serial) -> dict[str, Any]:
     return {
         "serialNumber": each.serial,
         "listed": each.listed,
-        "uses": _uses(uses) if each.listed or found.file is not None else None,
+        "uses": _uses(uses) if each.listed else None,
         "used": each.used,
         "overrides": msgspec.json.decode(each.overrides or "{}"),
         "addedAt": each.added_at,
     }
+
+
+async def _of_file(
+    call: Call, found: AllowList, file: SerialFile, after: str, limit: int, *, used: bool
+) -> list[dict[str, Any]]:
+    """The serial numbers behind `after` that a file has, or that were used of it, in order."""
+    kept = {
+        each.serial: each
+        for each in await call.read(allow_lists.list_serials, found.name, after, limit, used=True)
+    }
+    try:
+        contents, there = await file.page(after, 0 if used else limit)
+    except FileError as error:
+        raise _unusable(error) from None
+    told = (
+        _shown_of_file(found, serial, contents.find(serial), kept.get(serial))
+        for serial in sorted({*kept, *there})[:limit]
+    )
+    return [each for each in told if each is not None]
+
+
+def _shown_of_file(
+    found: AllowList, serial: str, entry: Entry | None, kept: allow_lists.Serial | None
+) -> dict[str, Any] | None:
+    """What a file says of a serial number, and how often it was used; None when neither is."""
+    used = 0 if kept is None else kept.used
+    if entry is None and not used:
+        return None
+    uses = None
+    if entry is not None:
+        uses = _uses(found.uses if entry.uses is None else entry.uses)
+    return {
+        "serialNumber": serial,
+        "listed": entry is not None,
+        "uses": uses,
+        "used": used,
+        "overrides": {} if entry is None else dict(entry.overrides),
+    }
+
+
+def _unusable(error: FileError) -> InvalidRequestException:
+    return InvalidRequestException(f"the file cannot be used: {error.message}")
 
 
 def _uses(uses: int) -> int | str:

@@ -32,7 +32,7 @@ from fleetgate.errors import (
     InvalidRequestException,
     UnrecognizedClientException,
 )
-from fleetgate.names import Account
+from fleetgate.names import Account, other_name
 from fleetgate.operations import condition_keys, role_trust
 from fleetgate.operations.asked import (
     WITH_PATHS,
@@ -45,6 +45,7 @@ from fleetgate.operations.asked import (
 from fleetgate.operations.call import Call
 from fleetgate.operations.caller import Caller
 from fleetgate.operations.condition_keys import Values
+from fleetgate.operations.function_permissions import INVOKE, open_to_everybody
 from fleetgate.operations.kept import Kept
 from fleetgate.operations.required_rights import RIGHTS, Params, Rights
 from fleetgate.store import iam_roles, tags
@@ -124,6 +125,8 @@ async def authorize(call: Call, service: str, operation: str, params: Params) ->
     bound = _Bound.to(caller, values)
     for action, each in _actions(call.account, rights, params, asked):
         granted = grants.get((each.arn, action), _Grant.NOTHING)
+        if action == INVOKE and not bound.own.evaluate(action, each.arn, each.keys).allowed:
+            granted = await _function_grant(call, each.arn)
         bound.require(action, each.arn, each.keys, granted, each.shown)
     for role_arn, to in passed_roles(rights, params):
         bound.require("iam:PassRole", role_arn, {"iam:PassedToService": (to,)})
@@ -176,9 +179,9 @@ class _Bound:
         shown: str = "",
     ) -> None:
         """Raises AccessDeniedException, which names the resource as `shown`."""
-        found = [("identity-based", _Grant.PRINCIPAL, self.own.evaluate(action, arn, keys))]
+        found = [("identity-based", _Grant.PRINCIPAL, _decision(self.own, action, arn, keys))]
         if self.session is not None:
-            decision = self.session.evaluate(action, arn, keys)
+            decision = _decision(self.session, action, arn, keys)
             found.append(("session", _Grant.SESSION, decision))
         subject = (
             f"User: {self.caller.arn} is not authorized to perform: {action} "
@@ -193,6 +196,17 @@ class _Bound:
                 raise AccessDeniedException(
                     f"{subject} because no {kind} policy allows the {action} action"
                 )
+
+
+def _decision(policies: Policies, action: str, arn: str, keys: Values) -> Decision:
+    """What policies say of a resource: one that has two names must not be denied by either.
+
+    What allows it has to name it as it was asked for, as with AWS.
+    """
+    decision = policies.evaluate(action, arn, keys)
+    if not decision.explicit_deny and (other := other_name(arn)) is not None:
+        return policies.denial(action, other, keys) or decision
+    return decision
 
 
 def _looked_up(
@@ -349,6 +363,13 @@ def _grant(tx: Tx, call: Call, role_arn: str, action: str, values: Values) -> _G
     if evaluate_trust(document, session, action, known).allowed:
         return _Grant.SESSION
     return _Grant.PRINCIPAL
+
+
+async def _function_grant(call: Call, function_arn: str) -> _Grant:
+    """What a function's resource policy grants the caller."""
+    if await call.read(open_to_everybody, call, function_arn):
+        return _Grant.PRINCIPAL
+    return _Grant.NOTHING
 
 
 class _Session(Principal):

@@ -36,6 +36,9 @@ def built_in_functions(configured: Mapping[str, Configured]) -> dict[str, BuiltI
                 found[name] = make(name, function.options, function.directory)
             except ValueError as error:
                 raise Error(f"functions `{name}`: {error}") from None
+            log.info(
+                "event=function-configured function=%s target=%r", name, found[name].description
+            )
     return found
 
 

@@ -16,7 +16,7 @@ from fleetgate.names import Account
 from fleetgate.operations.background import Background
 from fleetgate.operations.bulk import Bulk
 from fleetgate.operations.caller import Caller
-from fleetgate.operations.identity import Identity
+from fleetgate.operations.identity import Identity, Peer
 from fleetgate.operations.rsa_keys import RsaKeys
 from fleetgate.pki.issue import Profile
 from fleetgate.pki.trust import Authority
@@ -50,8 +50,9 @@ class Services:
     what was stored last). `certificate_provider` is who signs for devices instead of the server,
     kept in the same way. `bulk` is what bulk registration works with,
     `functions` runs hooks and certificate providers; `built_in` are the functions of the
-    configuration that look into the registry, by name. A hook has `hook_seconds` (AWS IoT
-    developer guide, "Pre-provisioning hooks").
+    configuration that look into the registry, by name. A hook or a certificate provider has
+    `hook_seconds` for its answer, waiting for its turn included (AWS IoT developer guide,
+    "Pre-provisioning hooks").
     `iam_epoch` is
     the same for IAM users, roles, access keys and policies; `role_rights` keeps what the policies
     of roles were compiled to (operations/authorization.py).
@@ -109,9 +110,10 @@ class Services:
 class Call:
     """One call: when, by whom, over which door.
 
-    Over MQTT `client_id` is the MQTT client id and `identity` the certificate of the connection;
-    over HTTP both are empty, and `caller` is who signed the request. `source_ip` is the address
-    of the peer; `conditions` are the condition keys for IAM policies the request came with
+    Over MQTT `client_id` is the MQTT client id and `identity` the certificate of the connection,
+    `peer` what the network shows of it and `topic` that of the request; over HTTP all of them are
+    empty, and `caller` is who signed the request. `source_ip` is the address of the peer;
+    `conditions` are the condition keys for IAM policies the request came with
     (``aws:SourceIp``, ...). `base_url` is how an HTTP caller reached the server
     (``http://host:port``). `iam_epoch` is that of the services when the call began. `listing` is
     what a listing was asked for, which its page tokens are bound to. `aside()` is entered around
@@ -128,6 +130,8 @@ class Call:
     conditions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     listing: bytes = b""
     base_url: str = ""
+    topic: str = ""
+    peer: Peer | None = None
     aside: Callable[[], AbstractAsyncContextManager[object]] = field(
         default=nullcontext, repr=False
     )

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from fleetgate.domain.policy import Policies
-from fleetgate.names import Account
+from fleetgate.names import Account, unqualified
 from fleetgate.operations.call import Call
 from fleetgate.operations.required_rights import Params, Rights
 from fleetgate.store import tags
@@ -71,7 +71,7 @@ def of_principal(
 
 def of_resource(tx: Tx, arn: str) -> dict[str, tuple[str, ...]]:
     """The tags of a resource; none for one that is not there."""
-    found = tags.list_tags(tx, arn).items()
+    found = tags.list_tags(tx, unqualified(arn)).items()
     return {key: value for tag in RESOURCE_TAGS for key, value in _by_key(tag, found).items()}
 
 

@@ -1,8 +1,9 @@
 """Invoke: the Lambda API's own way to run a function.
 
 Whoever may call lambda:InvokeFunction may run any function there is, those of the configuration
-too: this is no call of AWS IoT, and no resource policy is asked. A run that failed is an answer of
-its own kind (``X-Amz-Function-Error``), as with Lambda.
+too. This is no call of AWS IoT: a resource policy lets callers in only where it lets everybody
+(operations/authorization.py). A run that failed is an answer of its own kind
+(``X-Amz-Function-Error``), as with Lambda.
 
 Sources: Lambda API reference, Invoke; Lambda developer guide, "Lambda quotas", "Invoking a function
 asynchronously"; AWS's words in refusals.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import time
 from typing import Any
 
 import msgspec
@@ -23,9 +25,11 @@ from fleetgate.errors import (
     ResourceNotFoundException,
     TooManyRequestsException,
 )
+from fleetgate.functions.configured import LambdaEndpoint
 from fleetgate.functions.target import Failure, FunctionError, Run
 from fleetgate.operations import function_names
 from fleetgate.operations.call import Call
+from fleetgate.operations.function_logs import log_result
 from fleetgate.operations.function_permissions import CONFIGURED
 from fleetgate.operations.invocation import Resolved, resolve, run_on
 from fleetgate.store import functions
@@ -41,8 +45,6 @@ MAX_ASYNCHRONOUS_EVENT = 1_048_576
 START_SECONDS = 10.0
 """What a run may take beside its own time-out: unpacking, starting, waiting for a process."""
 
-BUILT_IN_SECONDS = 5.0
-
 
 async def invoke(
     call: Call,
@@ -57,6 +59,7 @@ async def invoke(
     event = _event(payload, invocation_type)
     function, seconds = await _resolved(call, name)
     executed = {"ExecutedVersion": function_names.LATEST}
+    began = time.monotonic()
     if invocation_type == "DryRun":
         return {"StatusCode": 204, **executed}
     if invocation_type == "Event":
@@ -66,23 +69,35 @@ async def invoke(
                 "too many asynchronous invocations are going on; try again later"
             )
         background.start(_unwatched(call, function, event, seconds))
-        return {"StatusCode": 202, **executed}
+        return {"StatusCode": 202}
     run = await _run(call, function, event, seconds)
     answer: dict[str, Any] = {"StatusCode": 200, "Payload": run.payload, **executed}
     if run.error:
         answer["FunctionError"] = run.error
     if log_type == "Tail":
-        answer["LogResult"] = base64.b64encode(run.log.encode(errors="replace")).decode()
+        log = run.log
+        if not isinstance(call.services.functions.configured.get(name), LambdaEndpoint):
+            # what runs elsewhere comes with the log of that Lambda
+            log = log_result(call.request_id, run, time.monotonic() - began)
+        answer["LogResult"] = base64.b64encode(log.encode(errors="replace")).decode()
     return answer
+
+
+def too_large(limit: int) -> RequestEntityTooLargeException:
+    """What Lambda says of an event whose answer is awaited and that has more than `limit` bytes."""
+    return RequestEntityTooLargeException(
+        f"Request must be smaller than {limit} bytes for the InvokeFunction operation"
+    )
 
 
 def _event(payload: bytes, invocation_type: str) -> bytes:
     """The event, which is JSON: ``{}`` when nothing was sent."""
-    limit = MAX_ASYNCHRONOUS_EVENT if invocation_type == "Event" else MAX_EVENT
-    if len(payload) > limit:
+    if len(payload) > MAX_EVENT:
+        raise too_large(MAX_EVENT)
+    if invocation_type == "Event" and len(payload) > MAX_ASYNCHRONOUS_EVENT:
         raise RequestEntityTooLargeException(
-            f"{len(payload)} byte payload is too large for the {invocation_type} invocation type "
-            f"(limit {limit} bytes)"
+            f"{len(payload)} byte payload is too large for the Event invocation type "
+            f"(limit {MAX_ASYNCHRONOUS_EVENT} bytes)"
         )
     if not payload:
         return b"{}"
@@ -108,7 +123,8 @@ async def _resolved(call: Call, name: str) -> tuple[Resolved, float]:
         ) from None
     if function.origin == CONFIGURED:
         configured = call.services.functions.configured.get(name)
-        return function, getattr(configured, "timeout_seconds", BUILT_IN_SECONDS) + START_SECONDS
+        seconds = getattr(configured, "timeout_seconds", call.services.hook_seconds)
+        return function, seconds + START_SECONDS
     stored = await call.read(functions.find_function, name)
     return function, (0 if stored is None else stored.timeout_seconds) + START_SECONDS
 
@@ -122,14 +138,14 @@ async def _run(call: Call, function: Resolved, event: bytes, seconds: float) -> 
         async with asyncio.timeout(seconds):
             run = await run_on(call, function, event, seconds=seconds)
     except TimeoutError:
-        run = _failed(f"Task timed out after {seconds:.2f} seconds", "Sandbox.Timedout")
+        run = _failed(call, f"Task timed out after {seconds:.2f} seconds", "Sandbox.Timedout")
     except FunctionError as error:
         if error.kind is Failure.THROTTLED:
             raise TooManyRequestsException(
                 f"Rate Exceeded. ({error.message})",
                 Reason="ReservedFunctionConcurrentInvocationLimitExceeded",
             ) from None
-        run = _failed(error.message, _TYPES.get(error.kind, "Runtime.Unknown"))
+        run = _failed(call, error.message, _TYPES.get(error.kind, "Runtime.Unknown"))
     log.info(
         "event=invoked request=%s function=%s target=%r error=%r",
         call.request_id,
@@ -162,6 +178,7 @@ _TYPES = {
 }
 
 
-def _failed(message: str, kind: str) -> Run:
+def _failed(call: Call, message: str, kind: str) -> Run:
     described = {"errorType": kind, "errorMessage": message}
-    return Run(msgspec.json.encode(described), error="Unhandled")
+    cause = f"RequestId: {call.request_id} Error: {message}\n{kind}\n"
+    return Run(msgspec.json.encode(described), error="Unhandled", cause=cause)

@@ -11,8 +11,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from fleetgate.errors import InvalidParameterValueException, ResourceNotFoundException
+from fleetgate.errors import (
+    AccessDeniedException,
+    InvalidParameterValueException,
+    ResourceNotFoundException,
+)
 from fleetgate.operations import function_names, pages
+from fleetgate.operations.authorization import authorize
 from fleetgate.operations.call import Call
 from fleetgate.operations.code_links import CodeOfFunction, link
 from fleetgate.operations.configured_functions import configured_names, shown
@@ -26,14 +31,18 @@ from fleetgate.store.functions import UploadedFunction
 MAX_LISTED = 50
 """Functions of a page at most (Lambda API reference, ListFunctions, MaxItems)."""
 
+EVERY_VERSION = "ALL"
+"""Asks ListFunctions for versions (Lambda API reference, ListFunctions, FunctionVersion)."""
+
 
 async def get_function(
     call: Call, function_name: str, qualifier: str | None = None
 ) -> dict[str, Any]:
-    """GetFunction: its configuration, its tags, and a link to its code."""
+    """GetFunction: its configuration, a link to its code, and its tags if they may be listed."""
     name = function_names.latest(call.account, function_name, qualifier)
+    described = await get_function_configuration(call, function_name, qualifier)
     if is_configured(call, name):
-        return {"Configuration": await shown(call, name), "Code": {"RepositoryType": "configured"}}
+        return {"Configuration": described, "Code": {"RepositoryType": "configured"}}
 
     def find(tx: Tx) -> tuple[UploadedFunction, dict[str, str]]:
         found = require_uploaded(tx, call, name)
@@ -41,10 +50,12 @@ async def get_function(
 
     found, tags = await call.read(find)
     location = link(call.services.token_key, CodeOfFunction(name, found.code_id), call.now)
+    error = await _tags_refused(call, name)
     return {
-        "Configuration": configuration(call, found),
+        "Configuration": described,
         "Code": {"RepositoryType": "S3", "Location": call.base_url + location},
-        "Tags": tags or None,
+        "Tags": None if error else tags or None,
+        "TagsError": error,
     }
 
 
@@ -54,17 +65,24 @@ async def get_function_configuration(
     """GetFunctionConfiguration: what GetFunction says without code and tags."""
     name = function_names.latest(call.account, function_name, qualifier)
     if is_configured(call, name):
-        return await shown(call, name)
-    return configuration(call, await call.read(require_uploaded, call, name))
+        found = await shown(call, name)
+    else:
+        found = configuration(call, await call.read(require_uploaded, call, name))
+    if function_names.parse(call.account, function_name, qualifier).qualifier:
+        return _as_version(call, found)
+    return found
 
 
 async def list_functions(
     call: Call,
-    function_version: str | None = None,  # noqa: ARG001 - there is one version of each
+    function_version: str | None = None,
     marker: str | None = None,
     max_items: int = MAX_LISTED,
 ) -> dict[str, Any]:
-    """ListFunctions: by name, those of the configuration among them."""
+    """ListFunctions: by name, those of the configuration among them.
+
+    Of all versions there is one of each, by its own ARN.
+    """
     after = _position(call, "ListFunctions", marker)
     limit = min(max_items, MAX_LISTED)
     hidden = configured_names(call)
@@ -81,6 +99,8 @@ async def list_functions(
         listed.append(
             await shown(call, name) if function is None else configuration(call, function)
         )
+    if function_version == EVERY_VERSION:
+        listed = [_as_version(call, each) for each in listed]
     return {"Functions": listed, "NextMarker": following}
 
 
@@ -94,8 +114,7 @@ async def list_versions_by_function(
     name = function_names.latest(call.account, function_name)
     _position(call, "ListVersionsByFunction", marker)
     found = await get_function_configuration(call, name)
-    arn = call.account.lambda_arn(f"{name}:{function_names.LATEST}")
-    return {"Versions": [{**found, "FunctionArn": arn}]}
+    return {"Versions": [_as_version(call, found)]}
 
 
 async def get_function_code_signing_config(call: Call, function_name: str) -> dict[str, Any]:
@@ -156,6 +175,21 @@ def require_uploaded(tx: Tx, call: Call, name: str) -> UploadedFunction:
     if found is None:
         raise ResourceNotFoundException(f"Function not found: {call.account.lambda_arn(name)}")
     return found
+
+
+def _as_version(call: Call, described: dict[str, Any]) -> dict[str, Any]:
+    """A function as the version it is, which has an ARN of its own."""
+    arn = call.account.lambda_arn(f"{described['FunctionName']}:{function_names.LATEST}")
+    return {**described, "FunctionArn": arn}
+
+
+async def _tags_refused(call: Call, name: str) -> dict[str, str] | None:
+    """Why the caller does not see the tags of a function (TagsError of the model), if so."""
+    try:
+        await authorize(call, "lambda", "ListTags", {"resource": call.account.lambda_arn(name)})
+    except AccessDeniedException as error:
+        return {"ErrorCode": error.code(), "Message": error.message}
+    return None
 
 
 def _position(call: Call, operation: str, marker: str | None) -> str:

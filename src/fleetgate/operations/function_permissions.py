@@ -91,6 +91,20 @@ def invocable(
     )
 
 
+def open_to_everybody(tx: Tx, call: Call, function_arn: str) -> bool:
+    """Whether any user and any session of the account may invoke a function.
+
+    That is so with a statement for ``*`` on the function itself, `function_arn` without a version,
+    and without conditions: for such callers there is neither a source ARN nor a source account.
+    """
+    name = function_arn.removeprefix(call.account.lambda_arn(""))
+    if call.account.lambda_arn(name) != function_arn or ":" in name:
+        return False
+    origin = CONFIGURED if is_configured(call, name) else UPLOADED
+    decision = _decide(tx, call, name, origin, Principal("AWS", "*"), {})
+    return decision is not None and decision.allowed
+
+
 def _decide(
     tx: Tx,
     call: Call,

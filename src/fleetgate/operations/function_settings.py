@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fleetgate.errors import InvalidParameterValueException, InvalidRequestException
+from fleetgate.functions.program import RESERVED
 from fleetgate.functions.runner import runtimes
 from fleetgate.operations.authorization import require_role
 from fleetgate.operations.call import Call
@@ -28,29 +29,6 @@ MEMORY_MEGABYTES = 128
 
 MAX_TIMEOUT_SECONDS = 900
 MAX_MEMORY_MEGABYTES = 10_240
-
-_RESERVED = frozenset(
-    {
-        "AWS_ACCESS_KEY",
-        "AWS_ACCESS_KEY_ID",
-        "AWS_DEFAULT_REGION",
-        "AWS_EXECUTION_ENV",
-        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
-        "AWS_LAMBDA_FUNCTION_NAME",
-        "AWS_LAMBDA_FUNCTION_VERSION",
-        "AWS_LAMBDA_INITIALIZATION_TYPE",
-        "AWS_LAMBDA_LOG_GROUP_NAME",
-        "AWS_LAMBDA_LOG_STREAM_NAME",
-        "AWS_LAMBDA_RUNTIME_API",
-        "AWS_REGION",
-        "AWS_SECRET_ACCESS_KEY",
-        "AWS_SESSION_TOKEN",
-        "LAMBDA_RUNTIME_DIR",
-        "LAMBDA_TASK_ROOT",
-        "_HANDLER",
-        "_X_AMZN_TRACE_ID",
-    }
-)
 
 _FIXED: Mapping[str, Mapping[str, object]] = {
     "EphemeralStorage": {"Size": 512},
@@ -114,7 +92,7 @@ def check_environment(call: Call, environment: Mapping[str, Any] | None) -> str:
     Raises InvalidParameterValueException, which does not show values.
     """
     variables: dict[str, str] = dict((environment or {}).get("Variables") or {})
-    reserved = sorted(_RESERVED & variables.keys())
+    reserved = sorted(RESERVED & variables.keys())
     if reserved:
         raise InvalidParameterValueException(
             "Lambda was unable to configure your environment variables because the environment "

@@ -72,7 +72,7 @@ class Asked:
 
     `claim_certificate_id` is that of the connection there would be, some id when it is not said;
     `version_id` a version of the template that is not in force, `function_name` a function that
-    the template does not name.
+    the template does not name, or its ARN.
     """
 
     template_name: str
@@ -176,7 +176,8 @@ async def try_hook(call: Call, asked: Asked) -> Tried:
         *(asked.template_name, "none" if found.hook is None else found.hook.target_arn),
         "-" if call.caller is None else call.caller.arn,
         "refused" if tried.step else "allowed",
-        *(tried.step or "-", tried.kind or "-", printable(tried.reason, 1500), call.request_id),
+        *(tried.step.replace(" ", "-") or "-", tried.kind or "-"),
+        *(printable(tried.reason, 1500), call.request_id),
     )
     return tried
 
@@ -203,7 +204,9 @@ def _allowed(
             raise ResourceNotFoundException(f"Template {name} has no version {version_id}")
         found = replace(found, body=version.body)
     if asked.function_name is not None:
-        target = call.account.lambda_arn(asked.function_name)
+        target = asked.function_name
+        if not target.startswith("arn:"):
+            target = call.account.lambda_arn(target)
         found = replace(found, hook=Hook(target, hooks.PAYLOAD_VERSION))
     if found.hook is None:
         raise InvalidRequestException(
@@ -266,7 +269,8 @@ async def _signed(
     source = provider_arn(call.account, provider.name)
     event = provider_signing.payload(call, csr)
     members, came = await _run(
-        call, provider.function_arn, source, event, provider_signing.SECONDS, "certificate-provider"
+        *(call, provider.function_arn, source, event),
+        *(call.services.hook_seconds, "certificate-provider"),
     )
     tried.members["certificateProvider"] = {"certificateProviderName": provider.name, **members}
     if isinstance(came, FunctionError):

@@ -4,7 +4,8 @@ Theory of operation. A registration that finds a hook at its template in force a
 of that hook yet builds nothing and ends with a Question (operations/provisioning.py). The question
 is asked outside of any transaction (`ask`), then the registration is done again, with the Consent.
 When the template has another hook by then, or is another template, that is one more question;
-all of them together have Services.hook_seconds, waiting for a free process included.
+all of them together have Services.hook_seconds, waiting for a free process included. A device that
+may not ask any more by then gets nothing for the consent.
 
 Whatever goes wrong, the answer is no: the device hears AccessDenied and which hook it was, the
 reason is told in the log, in one line. What the function adds to the parameters is laid over those
@@ -27,7 +28,7 @@ from fleetgate.domain.document import minified, printable, quoted
 from fleetgate.domain.resources import Kind, Resources
 from fleetgate.errors import AccessDeniedException, InvalidRequestException
 from fleetgate.functions.target import Failure, FunctionError
-from fleetgate.operations import invocation
+from fleetgate.operations import admission, invocation
 from fleetgate.operations.built_in import Answer
 from fleetgate.operations.call import Call
 from fleetgate.store.certificates import Certificate
@@ -43,10 +44,14 @@ MAX_NAME: Final = 2048
 MAX_VALUE: Final = 4096
 """Characters of the name and of the value of a parameter (Parameter and Value of the model)."""
 
+NOT_ALLOWED: Final = "not-allowed"
+"""The kind of a refusal when the device may not ask any more, whatever the hook says."""
+
 _PSEUDO: Final = "AWS::"
 _ALLOW: Final = "allowProvisioning"
 _OVERRIDES: Final = "parameterOverrides"
 _MAX_NAMES: Final = 20
+_MAX_SHOWN: Final = 500
 
 
 class Unsettled(AccessDeniedException):
@@ -55,6 +60,10 @@ class Unsettled(AccessDeniedException):
     def __init__(self, consent: Consent, message: str) -> None:
         super().__init__(message)
         self.consent = consent
+
+
+class Overtaken(Unsettled):
+    """The device may not ask any more: its certificate was taken from it in the last moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +179,8 @@ async def ask(
 ) -> Consent:
     """Asks the hook, until `deadline` (of time.monotonic).
 
-    Raises AccessDeniedException when it does not allow the registration, or fails.
+    Raises AccessDeniedException when it does not allow the registration, or fails, or when the
+    device may not ask any more when it has answered.
     """
     began = monotonic()
     arn = question.hook.target_arn
@@ -195,10 +205,15 @@ async def ask(
         reason = f"{refusal}: {said}" if said else refusal
         _tell("refused", call, question, began, invoked.target, "denied", reason)
         raise refused(question.template_name)
+    try:
+        await call.read(admission.require_still, call)
+    except AccessDeniedException as error:
+        _tell("refused", call, question, began, invoked.target, NOT_ALLOWED, error.message)
+        raise
     log.info(
         "event=hook-allowed %s target=%r seconds=%.3f overrides=%s%s",
         *(_subject(call, question), invoked.target, invoked.seconds),
-        ",".join(printable(name, 80) for name in sorted(overrides)[:_MAX_NAMES]) or "-",
+        repr(",".join(sorted(overrides)[:_MAX_NAMES])[:_MAX_SHOWN]) if overrides else "-",
         f" reason={printable(said, 500)!r}" if said else "",
     )
     return Consent(question, overrides, invoked.target, invoked.answer)
@@ -240,6 +255,17 @@ def verdict(value: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
 # --- the last word -------------------------------------------------------------------------
 
 
+def require_standing(tx: Tx, call: Call, consent: Consent) -> None:
+    """Returns when the certificate of the device may still be used.
+
+    Raises Overtaken.
+    """
+    try:
+        admission.require_standing(tx, call)
+    except AccessDeniedException as error:
+        raise Overtaken(consent, error.message) from None
+
+
 def settle(
     tx: Tx, call: Call, consent: Consent, certificate_id: str, resources: Resources
 ) -> Sequence[str]:
@@ -257,10 +283,11 @@ def settle(
 
 
 def taken_back(call: Call, error: Unsettled, began: float) -> AccessDeniedException:
-    """Tells of a consent that was taken back, and what the device hears."""
-    question = error.consent.question
-    _tell("refused", call, question, began, error.consent.target, "denied", error.message)
-    return refused(question.template_name)
+    """Tells of a consent that led to nothing, and what the device hears."""
+    question, overtaken = error.consent.question, isinstance(error, Overtaken)
+    kind = NOT_ALLOWED if overtaken else "denied"
+    _tell("refused", call, question, began, error.consent.target, kind, error.message)
+    return AccessDeniedException(error.message) if overtaken else refused(question.template_name)
 
 
 def settled(call: Call, consent: Consent, ended: Sequence[str]) -> None:

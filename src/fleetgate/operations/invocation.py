@@ -47,6 +47,7 @@ MAX_DEPTH: Final = 16
 
 IOT: Final = "iot.amazonaws.com"
 
+_MARGIN: Final = 0.05  # seconds
 _MAX_SHOWN: Final = 500
 _NAME: Final = re.compile(r"[a-zA-Z0-9-_]{1,64}")
 _LATEST: Final = "$LATEST"
@@ -201,9 +202,11 @@ async def invoke_for_iot(
 async def run_on(call: Call, function: Resolved, event: bytes, *, seconds: float) -> Run:
     """Runs a function on an event (JSON), whoever asked for it. Raises FunctionError.
 
+    A target is given a moment less than `seconds`: it tells best at which step the time ended.
     One of ours only answers: what it would do inside a registration is not done.
     """
     if function.target is not None:
+        seconds = max(seconds - _MARGIN, 0.0)
         return await function.target.invoke(event, request_id=call.request_id, seconds=seconds)
     value: Any = None
     with contextlib.suppress(ValueError):

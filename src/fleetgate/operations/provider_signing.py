@@ -2,10 +2,11 @@
 
 Theory of operation. The signing request has been checked as for the server's own authority, so
 that what is weak or forged never reaches the provider. Its function is asked outside of any
-transaction, with 5 s for everything. What it answers is checked (`pki.provider_certificate`), and
-stored as PENDING_ACTIVATION, its own content included: neither the certificate nor the same one
-with another signature may be registered already. From there on it is a certificate like any other:
-it is swept when its token ends unused, and admitted by its id, whoever signed it.
+transaction, with Services.hook_seconds for everything. What it answers is checked
+(`pki.provider_certificate`), and stored as PENDING_ACTIVATION, its own content included: neither
+the certificate nor the same one with another signature may be registered already. From there on it
+is a certificate like any other: it is swept when its token ends unused, and admitted by its id,
+whoever signed it. A device whose rights were taken back meanwhile gets none.
 
 Whatever fails, nothing is stored; the log says what did, the device hears `NOT_ISSUED` and may
 try again: none of it is the fault of its request.
@@ -19,12 +20,18 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from time import monotonic
 from typing import Any, Final
 
 from fleetgate.domain.document import printable
-from fleetgate.errors import CertificateValidationException, InternalErrorException, ServiceError
+from fleetgate.errors import (
+    AccessDeniedException,
+    CertificateValidationException,
+    InternalErrorException,
+    ServiceError,
+)
 from fleetgate.functions.target import Failure, FunctionError
-from fleetgate.operations import invocation
+from fleetgate.operations import admission, invocation
 from fleetgate.operations.call import Call
 from fleetgate.operations.certificate_providers import provider_arn
 from fleetgate.operations.invocation import Invoked
@@ -39,9 +46,6 @@ from fleetgate.store.engine import Tx
 
 log = logging.getLogger("fleetgate.certificate_providers")
 
-SECONDS: Final = 5.0
-"""What a provider has for its answer, waiting for its turn included (AWS IoT Developer Guide)."""
-
 NOT_ISSUED: Final[type[ServiceError]] = InternalErrorException
 """What a device hears when its provider has not issued a certificate, for whatever reason. AWS
 does not document its answer. The request was right, and asking again may help: a 5xx."""
@@ -50,7 +54,10 @@ MESSAGE: Final = "the certificate provider has not issued a certificate"
 
 REFUSED: Final = "refused-certificate"
 """The kind of a failure when there was an answer, whose certificate cannot be used; the other kinds
-are those of functions (`Failure`)."""
+but NOT_ALLOWED are those of functions (`Failure`)."""
+
+NOT_ALLOWED: Final = "not-allowed"
+"""The kind of a failure when the device may not ask any more."""
 
 MAX_REASON: Final = 2000
 """Characters of a reason in the log."""
@@ -75,22 +82,23 @@ async def sign(
 
     Raises NOT_ISSUED; its notes say why.
     """
+    began = monotonic()
     try:
         invoked = await invocation.invoke_for_iot(
             call,
             provider.function_arn,
             provider_arn(call.account, provider.name),
             payload(call, text),
-            seconds=SECONDS,
+            seconds=call.services.hook_seconds,
         )
     except FunctionError as error:
-        raise _failed(call, provider, error.target, error.kind, error.message) from None
+        raise _failed(call, provider, error.target, began, error.kind, error.message) from None
     try:
         return await checked(call, provider, request, invoked)
     except FunctionError as error:
-        raise _failed(call, provider, invoked.target, error.kind, error.message) from None
+        raise _failed(call, provider, invoked.target, began, error.kind, error.message) from None
     except CertificateValidationException as error:
-        raise _failed(call, provider, invoked.target, REFUSED, error.message) from None
+        raise _failed(call, provider, invoked.target, began, REFUSED, error.message) from None
 
 
 def payload(call: Call, text: str) -> dict[str, Any]:
@@ -120,13 +128,25 @@ async def checked(
 async def register(call: Call, signed: Signed, certificate: Certificate) -> None:
     """Stores a certificate that a provider signed, as `certificate` has it.
 
-    Raises NOT_ISSUED when it is registered already, or is a temporary provisioning claim.
+    Raises NOT_ISSUED when it is registered already, or is a temporary provisioning claim, and
+    AccessDeniedException for a device that may not ask for it any more.
     """
+
+    def change(tx: Tx) -> None:
+        admission.require_standing(tx, call)
+        add(tx, signed, certificate)
+
+    target, began = signed.invoked.target, monotonic() - signed.invoked.seconds
     try:
-        await call.write(add, signed, certificate)
+        await call.read(admission.require_still, call)
+        await call.write(change)
     except CertificateValidationException as error:
-        target = signed.invoked.target
-        raise _failed(call, signed.provider, target, REFUSED, error.message) from None
+        raise _failed(call, signed.provider, target, began, REFUSED, error.message) from None
+    except AccessDeniedException as error:
+        # the authority has signed it all the same: that one has to be found
+        reason = f"{error.message}; signed was {certificate.certificate_id}"
+        _failed(call, signed.provider, target, began, NOT_ALLOWED, reason)
+        raise
     log.info(
         "event=provider-signed provider=%s function=%s target=%r seconds=%.3f certificate=%s "
         "ca=%s not_after=%s client=%r request=%s",
@@ -181,15 +201,15 @@ def add(tx: Tx, signed: Signed, certificate: Certificate) -> None:
 
 
 def _failed(
-    call: Call, provider: CertificateProvider, target: str, kind: str, reason: str
+    call: Call, provider: CertificateProvider, target: str, began: float, kind: str, reason: str
 ) -> ServiceError:
-    """Logs why there is no certificate; what the device is to hear."""
+    """Logs why there is no certificate, asked for at `began`; what the device is to hear."""
     reason = printable(reason, MAX_REASON)
     log.warning(
-        "event=provider-failed provider=%s function=%s target=%r kind=%s reason=%r client=%r "
-        "request=%s",
-        *(provider.name, provider.function_arn, target or "none", kind, reason, call.client_id),
-        call.request_id,
+        "event=provider-failed provider=%s function=%s target=%r kind=%s seconds=%.3f reason=%r "
+        "client=%r request=%s",
+        *(provider.name, provider.function_arn, target or "none", kind, monotonic() - began),
+        *(reason, call.client_id, call.request_id),
     )
     error = NOT_ISSUED(MESSAGE)
     error.add_note(f"{kind}: {reason}")

@@ -3,13 +3,14 @@
 A certificate made here is PENDING_ACTIVATION, with an ownership token as the proof that its
 holder was given it. RegisterThing takes certificate and template and does everything the template
 asks, with the rights of its provisioning role. A certificate nobody registered is deleted when
-its token ends (`sweep`).
+its token ends (operations/sweep.py).
 
-A token registers once. What RegisterThing answered is kept with it, in the same transaction as
-everything it built, until the token ends: a device that lost the answer asks again and hears it
-again, word for word. Nothing is built or looked up for that, so it does not matter what became of
-template version, role, thing or policies since; it matters whether the answer is still true: the
-template is there and enabled, the certificate may be used and is attached to its thing.
+A token registers once. What RegisterThing answered is kept with it (operations/kept_answers.py), in
+the same transaction as everything it built, until the token ends: a device that lost the answer
+asks again and hears it again, word for word. Nothing is built or looked up for that, so it does not
+matter what became of template version, role, thing or policies since; it matters whether the answer
+is still true: the template is there and enabled, the certificate may be used and is attached to its
+thing.
 
 A template with a pre-provisioning hook is worked through twice: the first time ends, before
 anything is built, with the question for the hook (operations/hooks.py), which is not asked when
@@ -20,11 +21,11 @@ Source: AWS IoT developer guide, "Device provisioning MQTT API".
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -43,11 +44,9 @@ from fleetgate.errors import (
     ResourceNotFoundException,
     ResourceRegistrationFailureException,
 )
-from fleetgate.names import Account
-from fleetgate.operations import hooks, provider_signing
+from fleetgate.operations import hooks, kept_answers, provider_signing
 from fleetgate.operations.call import Call, Services
 from fleetgate.operations.certificates import (
-    certificate_arn,
     issue_certificate,
     load_public_key,
     parse_csr,
@@ -64,18 +63,14 @@ from fleetgate.operations.registration import (
 from fleetgate.operations.templates import template_arn
 from fleetgate.pki import token
 from fleetgate.pki.trust import CertificateFacts
-from fleetgate.store import certificates, policies, registration_answers, templates, things
+from fleetgate.store import certificates, templates
 from fleetgate.store.engine import Tx
-from fleetgate.store.registration_answers import RegistrationAnswer
 
 log = logging.getLogger("fleetgate.provisioning")
 
 MAX_CONFIGURATION = 100_000
 """Bytes of JSON a device configuration may have: the reply has to fit into an MQTT message, whose
 payload is 128 KB at most (AWS IoT quotas)."""
-
-SWEEP_BATCH = 500
-"""Certificates, and answers kept for devices that ask again, one sweep deletes in a transaction."""
 
 
 async def create_keys_and_certificate(
@@ -201,6 +196,8 @@ def _register(
 
     When the template has a hook that has not consented yet: what is to be asked, and nothing done.
     """
+    if consent is not None:
+        hooks.require_standing(tx, call, consent)
     certificate_id = ownership.certificate_id
     certificate = certificates.find_certificate(tx, certificate_id)
     if certificate is None:
@@ -217,7 +214,10 @@ def _register(
     if not found.enabled:
         raise AccessDeniedException(f"template `{template_name}` is disabled")
     if certificate.template_name is not None:
-        return _Done(_answer_again(tx, call, template_name, found, certificate, parameters))
+        rendered = partial(resources_of, call, found, certificate_id, parameters)
+        return _Done(
+            kept_answers.find(tx, call, template_name, found, certificate, parameters, rendered)
+        )
     arn = template_arn(call.account, template_name)
     if found.hook is None:
         consent = None
@@ -233,18 +233,10 @@ def _register(
         "deviceConfiguration": dict(resources.device_configuration),
         "thingName": thing_name,
     }
-    kept = RegistrationAnswer(
-        certificate_id,
-        template_name,
-        found.created_at,
-        _digest(parameters),
-        _digest(resources),
-        status,
-        msgspec.json.encode(answer).decode(),
-        ownership.expires_at.timestamp(),
-        msgspec.json.encode(overrides).decode(),
+    kept_answers.keep(
+        *(tx, certificate_id, template_name, found, parameters, overrides),
+        *(resources, status, answer, ownership.expires_at.timestamp()),
     )
-    registration_answers.add_registration_answer(tx, kept)
     if consent is None:
         return _Done(answer, planned)
     ended = hooks.settle(tx, call, consent, certificate_id, resources)
@@ -273,50 +265,6 @@ def build(
     arn = template_arn(call.account, template_name)
     carry_out(tx, call, planned, allow_by_role(tx, call, found.role_arn, arn))
     return status, planned
-
-
-def _answer_again(
-    tx: Tx,
-    call: Call,
-    template_name: str,
-    found: templates.InForce,
-    certificate: certificates.Certificate,
-    parameters: Mapping[str, str],
-) -> dict[str, Any]:
-    """The answer the token's registration had, if this request is the same and it is still true.
-
-    Nothing is changed. Raises InvalidCertificateOwnershipTokenException for another template or
-    parameters that ask for something else, and AccessDeniedException when an operator has taken
-    back what was registered: a device does not overrule that.
-    """
-    certificate_id, thing_name = certificate.certificate_id, certificate.thing_name
-    kept = registration_answers.find_registration_answer(tx, certificate_id)
-    # a template that was deleted and made again under its name is another one
-    if kept is None or (kept.template_name, kept.template_created_at) != (
-        template_name,
-        found.created_at,
-    ):
-        raise _used(certificate)
-    if kept.parameters != _digest(parameters):
-        # what makes no difference, a time of day, may differ
-        try:
-            overrides = msgspec.json.decode(kept.overrides)
-            outcome = _digest(resources_of(call, found, certificate_id, parameters, overrides))
-        except InvalidParametersException:
-            outcome = ""
-        if outcome != kept.outcome:
-            raise _used(certificate, "with other parameters")
-    if certificate.status not in ("ACTIVE", kept.status):
-        raise _not_to_be_used(certificate)
-    if thing_name is not None:
-        arn = certificate_arn(call.account, certificate_id)
-        if not things.find_attachment(tx, thing_name, arn):
-            raise AccessDeniedException(
-                f"certificate {certificate_id} has been registered for thing `{thing_name}` and "
-                "was detached from it afterwards"
-            )
-    answer: dict[str, Any] = msgspec.json.decode(kept.body)
-    return answer
 
 
 def resources_of(
@@ -358,7 +306,7 @@ def check_before_hook(
     if parsed.certificate is None:
         raise _without_certificate(template_name)
     if certificate.status not in ("PENDING_ACTIVATION", "ACTIVE", "INACTIVE"):
-        raise _not_to_be_used(certificate)
+        raise kept_answers.not_to_be_used(certificate)
     allow_by_role(tx, call, found.role_arn, template_arn(call.account, template_name))
 
 
@@ -370,7 +318,7 @@ def _check_use(
         raise _without_certificate(template_name)
     if certificate.status not in ("PENDING_ACTIVATION", resources.certificate.status):
         # an operator has decided on this certificate since: a device does not overrule that
-        raise _not_to_be_used(certificate)
+        raise kept_answers.not_to_be_used(certificate)
     return resources.certificate.status
 
 
@@ -379,49 +327,6 @@ def _without_certificate(template_name: str) -> ResourceRegistrationFailureExcep
         f"template `{template_name}` has no AWS::IoT::Certificate resource: "
         "the certificate would never be activated"
     )
-
-
-def _used(
-    certificate: certificates.Certificate, how: str = ""
-) -> InvalidCertificateOwnershipTokenException:
-    return InvalidCertificateOwnershipTokenException(
-        f"the token has been used already{how and f' {how}'}: it registered "
-        f"thing `{certificate.thing_name}` by template `{certificate.template_name}`"
-    )
-
-
-def _not_to_be_used(certificate: certificates.Certificate) -> AccessDeniedException:
-    return AccessDeniedException(
-        f"certificate {certificate.certificate_id} is {certificate.status}"
-    )
-
-
-def _digest(value: object) -> str:
-    """A short text that is the same for equal values alone."""
-    return hashlib.sha256(msgspec.json.encode(value, order="deterministic")).hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
-class Swept:
-    """What a sweep deleted: ids of certificates; `more`: there is more to be deleted at once."""
-
-    certificates: list[str]
-    more: bool
-
-
-def sweep(tx: Tx, account: Account, now: float) -> Swept:
-    """Deletes what has ended: certificates whose token did so unused, answers, claims.
-
-    What an operator attached to such a certificate goes with it: nobody could detach it later.
-    """
-    certificates.remove_ended_provisioning_claims(tx, now)
-    answers = registration_answers.remove_ended_registration_answers(tx, now, SWEEP_BATCH)
-    removed = certificates.remove_pending_certificates(tx, now, SWEEP_BATCH)
-    for certificate_id in removed:
-        arn = certificate_arn(account, certificate_id)
-        policies.remove_policy_attachments(tx, arn)
-        things.remove_principal_attachments(tx, arn)
-    return Swept(removed, more=max(answers, len(removed)) >= SWEEP_BATCH)
 
 
 async def _pending(

@@ -1,4 +1,4 @@
-"""Provisioning templates, their versions, and temporary claims for them."""
+"""Provisioning templates and their versions."""
 
 from __future__ import annotations
 
@@ -22,11 +22,9 @@ from fleetgate.names import Account
 from fleetgate.operations import pages
 from fleetgate.operations.authorization import require_role
 from fleetgate.operations.call import Call
-from fleetgate.operations.certificates import issue_certificate, load_public_key
 from fleetgate.operations.hooks import check_kind, checked_hook, shown_hook
 from fleetgate.operations.registration import parsed_template
 from fleetgate.operations.tags import Tags, add_tags, checked_tags
-from fleetgate.pki import keys
 from fleetgate.store import ca_certificates, certificates, templates
 from fleetgate.store.engine import Tx
 from fleetgate.store.tags import remove_tags
@@ -291,41 +289,6 @@ async def list_provisioning_template_versions(
     }
 
 
-async def create_provisioning_claim(call: Call, template_name: str) -> dict[str, Any]:
-    """CreateProvisioningClaim: a temporary certificate that may provision by one template."""
-    services = call.services
-    await call.read(_require_fleet_template, template_name)
-    pair = await services.rsa_keys.take()
-    public_key = load_public_key(pair.public_der)
-    facts = issue_certificate(call, services.claim_profile, public_key)
-    # kept to the second the certificate itself says, so that answer, registry and X.509 agree
-    not_after = facts.not_after.timestamp()
-
-    def change(tx: Tx) -> None:
-        _require_fleet_template(tx, template_name)
-        certificates.add_provisioning_claim(
-            tx,
-            facts.certificate_id,
-            template_name,
-            facts.not_before.timestamp(),
-            not_after,
-            keys.key_id(public_key),
-        )
-
-    await call.write(change)
-    log.info(
-        "event=claim-created template=%s certificate=%s caller=%s expires=%s request=%s",
-        *(template_name, facts.certificate_id, call.caller and call.caller.arn),
-        *(facts.not_after.strftime("%Y-%m-%dT%H:%M:%SZ"), call.request_id),
-    )
-    return {
-        "certificateId": facts.certificate_id,
-        "certificatePem": facts.pem,
-        "keyPair": {"PublicKey": keys.public_pem(public_key), "PrivateKey": pair.private_pem},
-        "expiration": not_after,
-    }
-
-
 def require_template(tx: Tx, template_name: str) -> templates.Template:
     """The template; raises ResourceNotFoundException when there is none of this name."""
     template = templates.find_template(tx, template_name)
@@ -346,16 +309,6 @@ def require_jitp_template(tx: Tx, template_name: str) -> templates.Template:
         raise InvalidRequestException(
             f"registrationConfig: template {template_name} is of type {template.kind}; "
             "just-in-time provisioning takes one of type JITP"
-        )
-    return template
-
-
-def _require_fleet_template(tx: Tx, template_name: str) -> templates.Template:
-    template = require_template(tx, template_name)
-    if template.kind is not Kind.FLEET:
-        raise InvalidRequestException(
-            f"template {template_name} is of type {template.kind}; "
-            "provisioning claims are for templates of type FLEET_PROVISIONING"
         )
     return template
 

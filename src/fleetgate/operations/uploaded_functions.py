@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 
 import msgspec
 
 from fleetgate.functions.program import Program
 from fleetgate.functions.target import Target
-from fleetgate.operations.call import Call
+from fleetgate.operations.call import Call, Services
 from fleetgate.operations.function_code import read_code
 from fleetgate.store.functions import UploadedFunction, find_function
+
+log = logging.getLogger("fleetgate.functions")
 
 
 async def uploaded_target(call: Call, name: str) -> Target | None:
@@ -27,7 +30,9 @@ async def uploaded_target(call: Call, name: str) -> Target | None:
     async def read() -> bytes:
         return await read_code(call, stored)
 
-    directory = await runner.code(stored.code_sha256, read, limits.function_code_unzipped)
+    directory = await runner.code(
+        stored.code_sha256, read, limits.function_code_unzipped, limits.function_unpacked
+    )
     return runner.uploaded(
         Program(
             name=name,
@@ -43,6 +48,18 @@ async def uploaded_target(call: Call, name: str) -> Target | None:
             concurrency=limits.function_concurrency,
         )
     )
+
+
+async def tell_hidden(services: Services) -> None:
+    """Warns of uploaded functions under whose name the configuration has another one."""
+    for name in sorted({*services.functions.configured, *services.built_in}):
+        stored = await services.store.read(find_function, name)
+        if stored is not None:
+            log.warning(
+                "event=function-hidden function=%s uploaded=%r cause='[functions] of the "
+                "configuration has one of this name, which is run instead'",
+                *(name, f"{stored.runtime} {stored.handler}"),
+            )
 
 
 def _revision(stored: UploadedFunction, concurrency: int) -> str:

@@ -1,0 +1,374 @@
+"""The commands of a device: what their options mean, what they print, and their exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleetgate.device import claim as claims
+from fleetgate.device import command_line, journey_options, provision_command, status_command
+from fleetgate.device.claim import Claim
+from fleetgate.device.directory import open_directory
+from fleetgate.device.disk import Disk
+from fleetgate.device.endpoint import Credentials, Endpoint, Proxy, TokenKey
+from fleetgate.device.errors import BadRequest, ConnectionFailed, Rejected
+from fleetgate.device.identity import KeyOnToken
+from fleetgate.device.provision import Retries, provision
+from tests.device.conftest import Files, Issuer
+from tests.device.memory_server import Clock, MemoryServer, refusal
+
+ON_TOKEN = ["--pkcs11-module", "m.so", "--token", "t", "--key-label", "k", "--pin-file", "pin"]
+CLAIM = ["--cert", "c.pem", "--key", "c.key"]
+
+
+def provision_args(*arguments: str) -> argparse.Namespace:
+    return command_line.parser_of("provision").parse_args(["--out", "d", *arguments])
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit code and output of a command."""
+    try:
+        code = command_line.run(arguments)
+    except SystemExit as ended:
+        code = int(str(ended.code))
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+# --- arguments ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        ([], "P-256"),
+        (["--key-type", "p384"], "P-384"),
+        (["--key-type", "rsa2048"], "RSA-2048"),
+        (["--key-type", "rsa3072"], "RSA-3072"),
+        (["--key-type", "rsa4096"], "RSA-4096"),
+        (["--keys"], "server"),
+        (ON_TOKEN, KeyOnToken(Path("m.so"), "t", "k", Path("pin"))),
+    ],
+)
+def test_which_key(options: list[str], key: object) -> None:
+    assert journey_options.key_of(provision_args(*options)) == key
+
+
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [
+        (ON_TOKEN[:2], "a key on a token needs --token and --key-label and --pin-file, too"),
+        (ON_TOKEN[2:], "a key on a token needs --pkcs11-module, too"),
+        ([*ON_TOKEN, "--keys"], "--keys is for one that the server makes"),
+    ],
+)
+def test_which_key_it_cannot_be(options: list[str], rule: str) -> None:
+    with pytest.raises(BadRequest, match=rule):
+        journey_options.key_of(provision_args(*options))
+
+
+def test_how_to_connect(tmp_path: Path) -> None:
+    password = tmp_path / "password"
+    password.write_text("secret\n")
+    proxy = ["--proxy", "proxy.example:3128", "--proxy-user", "lamp"]
+    args = provision_args(
+        *("--mqtt-version", "3.1.1", "--alpn", "x", "--connect-timeout", "3"),
+        *(*proxy, "--proxy-password-file", str(password)),
+    )
+    assert journey_options.with_options(Endpoint("iot.example", 443), args) == Endpoint(
+        "iot.example",
+        443,
+        None,
+        "x",
+        4,
+        Proxy("proxy.example", 3128, "lamp", "secret"),
+        connect_timeout=3,
+    )
+    as_it_is = Endpoint("iot.example", 8883, mqtt_version=4)
+    assert journey_options.with_options(as_it_is, provision_args()) == as_it_is
+
+
+@pytest.mark.parametrize("text", ["proxy", "proxy:x", "http://proxy:1", "a@proxy:1", ":1", "[x:1"])
+def test_a_proxy_that_is_none(text: str) -> None:
+    with pytest.raises(BadRequest, match="HOST:PORT is expected"):
+        journey_options.proxy_of(provision_args("--proxy", text))
+
+
+@pytest.mark.parametrize("client", journey_options.CLIENTS)
+def test_which_client(client: str) -> None:
+    connect = journey_options.connect_of(provision_args("--client", client))
+    assert connect is not None
+    assert connect.__module__ == f"fleetgate.device.{client}_client"
+    assert journey_options.connect_of(provision_args()) is None
+
+
+def test_how_long_and_how_often() -> None:
+    args = provision_args(
+        *("--attempts", "2", "--give-up-after", "9", "--first-pause", "0", "--longest-pause", "1"),
+        *("--timeout", "7", "--mqtt-timeout", "3", "--format", "cbor", "--json"),
+    )
+    given = journey_options.journey_of(args)
+    terms = given["terms"]
+    assert (terms.payload_format, terms.timeout, terms.mqtt_timeout) == ("cbor", 7, 3)
+    assert given["retries"] == Retries(2, 9, 0, 1)
+    defaults = journey_options.journey_of(provision_args())
+    assert defaults["retries"] == Retries()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rule"),
+    [
+        (CLAIM, "a server is needed: --endpoint, or --claim"),
+        (["--endpoint", "x:y"], "--endpoint `x:y`: HOST or HOST:PORT is expected"),
+        (["--endpoint", "x"], "a claim is needed: --claim, or --cert and --key"),
+        (["--endpoint", "x", *CLAIM], "a template is needed: --template"),
+        (["--endpoint", "x", "--claim", "f", *CLAIM], "--claim has certificate and key"),
+        (["--endpoint", "x", *CLAIM, "--template", "a b"], "cannot be the name of a provisioning"),
+        (["--parameters", "[]"], "--parameters has to be a JSON object of text to text"),
+        (["--parameters", "@/nowhere/p"], "--parameters: cannot read `/nowhere/p`"),
+        (["--attempts", "0"], "a step has to be tried once, not 0 times"),
+        (["--timeout", "-1"], "`timeout` is -1.0, which is less than 0"),
+        (["--endpoint", "x", *CLAIM, "--proxy-user", "x"], "a proxy needs --proxy, too"),
+        (
+            ["--endpoint", "x", "--cert", "c", "--claim-key-label", "k"],
+            "--claim-key-label needs --pkcs11-module",
+        ),
+    ],
+)
+def test_what_cannot_be_is_not_begun(
+    arguments: list[str], rule: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    code, printed, error = run(capsys, "provision", "--out", str(out), *arguments)
+    assert (code, printed) == (2, "")
+    assert rule in error
+    assert error.count("\n") == 1
+    assert not out.exists()
+
+
+def test_options_are_written_in_full(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, error = run(capsys, "provision", "--out", "d", "--temp", "lamps")
+    assert code == 2
+    assert "unrecognized arguments: --temp lamps" in error
+    assert run(capsys, "renew")[0] == 2
+
+
+# --- running --------------------------------------------------------------------------------------
+
+
+def test_a_failure_is_one_line_that_names_step_and_server(
+    claim: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["provision", "--endpoint", "localhost:1", "--ca", str(claim.ca)]
+    arguments += ["--cert", str(claim.certificate), "--key", str(claim.key), "--template", "lamps"]
+    arguments += ["--out", str(tmp_path / "out"), "--attempts", "1"]
+    code, printed, error = run(capsys, *arguments)
+    assert code == 1
+    assert [line.split()[0] for line in printed.splitlines()] == ["prepare", "connect"]
+    assert error.startswith("fleetgate: connect: ")
+    assert "`localhost` port 1" in error
+    assert error.count("\n") == 1
+
+    code, printed, error = run(capsys, *arguments, "--json")
+    assert code == 1
+    told = json.loads(printed)["error"]
+    assert (told["type"], told["step"], told["status"]) == (
+        "ConnectionFailed",
+        "connect",
+        "MQTT_ERROR",
+    )
+    assert told["retry"] is True
+    assert error.count("\n") == 1
+
+
+def test_what_a_server_says_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    command_line.complain("register: rejected with\n  403 Forbidden:\tno")
+    assert capsys.readouterr().err == "fleetgate: register: rejected with 403 Forbidden: no\n"
+
+
+def test_an_error_for_programs_has_everything() -> None:
+    error = Rejected(
+        "no", topic="t/rejected", status_code=429, error_code="Throttled", error_message="slowly"
+    )
+    error.at("register")
+    assert journey_options.error_as_json(error) == {
+        "type": "Rejected",
+        "message": "register: no",
+        "step": "register",
+        "topic": "t/rejected",
+        "status": "SERVER_REFUSED",
+        "statusCode": 429,
+        "errorCode": "Throttled",
+        "errorMessage": "slowly",
+        "retry": True,
+    }
+
+
+Provision = Callable[..., Path]
+
+
+@pytest.fixture
+def server(issuer: Issuer, claim: Files) -> MemoryServer:
+    return MemoryServer(issuer, claim, Clock())
+
+
+@pytest.fixture
+def begun(server: MemoryServer, claim: Files, tmp_path: Path) -> Provision:
+    def provision_here(**options: Any) -> Path:
+        out = tmp_path / "out"
+        provision(
+            Endpoint("localhost", 8883, claim.ca),
+            Credentials(claim.certificate, claim.key),
+            "lamps",
+            {},
+            out,
+            **{"connect": server.connect, "retries": Retries(attempts=1), **options},
+        )
+        return out
+
+    return provision_here
+
+
+def test_status_shows_an_identity(begun: Provision, capsys: pytest.CaptureFixture[str]) -> None:
+    out = begun()
+    code, printed, error = run(capsys, "status", str(out))
+    assert (code, error) == (0, "")
+    assert "endpoint      localhost:8883" in printed
+    assert "P-256, in `" in printed
+    assert "not finished" not in printed
+    code, printed, _ = run(capsys, "status", str(out), "--json")
+    told = json.loads(printed)
+    assert code == 0
+    assert told["unfinished"] is None
+    assert Path(told["identity"]["privateKey"]).read_text().startswith("-----BEGIN PRIVATE KEY")
+    assert len(told["identity"]["certificateId"]) == 64
+    # nothing to give up
+    assert run(capsys, "abandon", str(out)) == (0, f"nothing in `{out}` was unfinished\n", "")
+    assert run(capsys, "status", str(out))[0] == 0
+
+
+def test_status_and_abandon_of_what_was_not_finished(
+    begun: Provision, server: MemoryServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    code, _, error = run(capsys, "status", str(out))
+    assert code == 1
+    assert "the device has no identity yet" in error
+    server.faults["create"].append(refusal(403))
+    with pytest.raises(Rejected):
+        begun()
+    code, printed, error = run(capsys, "status", str(out), "--json")
+    assert code == 1
+    told = json.loads(printed)
+    assert told["identity"] is None
+    assert (told["unfinished"]["purpose"], told["unfinished"]["state"]) == ("provision", "asking")
+    assert "(a provisioning is not finished)" in error
+    code, printed, _ = run(capsys, "abandon", str(out))
+    assert (code, printed) == (0, f"what was not finished in `{out}` is given up\n")
+    assert status_command.unfinished(out) is None
+
+
+def test_status_does_not_get_in_the_way(begun: Provision) -> None:
+    """It takes no lock, for which a journey would be refused."""
+    out = begun()
+    with open_directory(out, Disk()):
+        assert status_command.unfinished(out) is None
+        assert not status_command.needs_claim(out)
+
+
+def test_renewal_by_a_timer_is_not_begun_too_early(
+    begun: Provision, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = begun()
+    code, printed, _ = run(capsys, "renew", str(out), "--within", "1", "--json")
+    told = json.loads(printed)
+    assert (code, told["renewed"]) == (0, False)
+    assert told["daysLeft"] > 1
+    code, printed, error = run(capsys, "renew", str(out), "--keep-key", "--keys")
+    assert (code, printed) == (2, "")
+    assert "either --keep-key or --keys" in error
+
+
+# --- a claim in a file ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def expired(claim: Files, tmp_path: Path) -> Path:
+    file = tmp_path / "claim.json"
+    made = Claim(
+        claim.certificate.read_text(),
+        claim.key.read_text(),
+        datetime(2026, 1, 1, tzinfo=UTC),
+        "localhost",
+        8883,
+        "lamps",
+        claim.ca.read_text(),
+    )
+    file.touch(mode=0o600)
+    file.write_text(claims.dump(made))
+    return file
+
+
+def test_an_expired_claim_is_said_to_be_so(
+    expired: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    code, _, error = run(capsys, "provision", "--claim", str(expired), "--out", str(out))
+    assert code == 1
+    assert "has expired at 2026-01-01T00:00:00Z" in error
+    assert not out.exists()
+
+
+def test_an_expired_claim_will_do_for_what_was_finished(
+    expired: Path, begun: Provision, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = begun()
+    code, printed, error = run(capsys, "provision", "--claim", str(expired), "--out", str(out))
+    assert (code, error) == (0, "")
+    assert "nothing to do: it was finished before" in printed
+    expired.unlink()
+    arguments = ["provision", "--claim", str(expired), "--out", str(out)]
+    code, _, error = run(capsys, *arguments)
+    assert (code, error) == (0, "")
+    code, _, error = run(capsys, *arguments, "--template", "another")
+    assert code == 1
+    assert "already holds a complete identity" in error
+
+
+def test_a_claim_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "claim.json"
+    code, _, error = run(capsys, "provision", "--claim", str(file), "--out", str(tmp_path / "out"))
+    assert code == 1
+    assert f"`{file}`" in error
+    assert error.count("\n") == 1
+
+
+def test_an_expired_claim_will_do_for_what_was_registered(
+    server: MemoryServer, begun: Provision, tmp_path: Path
+) -> None:
+    def without_proof(endpoint: Endpoint, credentials: Any, client_id: str) -> Any:
+        if server.connects:
+            raise ConnectionFailed("no")
+        return server.connect(endpoint, credentials, client_id)
+
+    out = tmp_path / "out"
+    assert status_command.needs_claim(out)
+    with pytest.raises(ConnectionFailed):
+        begun(connect=without_proof)
+    found = status_command.unfinished(out)
+    assert found is not None
+    assert found.state == "registered"
+    assert not status_command.needs_claim(out)
+
+
+def test_the_claims_key_may_be_on_the_token() -> None:
+    args = provision_args("--cert", "c.pem", "--claim-key-label", "claim", *ON_TOKEN)
+    assert provision_command._credentials(args) == TokenKey(
+        Path("m.so"), "t", "claim", Path("pin"), Path("c.pem")
+    )
