@@ -100,7 +100,7 @@ def carry_out(request: Request) -> int:
             request.out,
             request.template,
             parameters,
-            key=request.key,  # type: ignore[arg-type]
+            key=None if request.keep_key else request.key,  # type: ignore[arg-type]
             keep_key=request.keep_key,
             **options,
         )

@@ -51,6 +51,7 @@ class Fault:
 
 
 SILENCE = Fault()
+INVALID = Fault(lambda _: INVALID_TOKEN)
 HANG_UP = Fault(ends=True)
 IGNORED = Fault(carried_out=False, ends=True)
 
@@ -59,6 +60,13 @@ def refusal(status: int, code: str = "Refused") -> Fault:
     """The request is not carried out, and rejected."""
     values = {"statusCode": status, "errorCode": code, "errorMessage": "no"}
     return Fault(lambda _: ("rejected", values), carried_out=False)
+
+
+def refused(why: str) -> ConnectionFailed:
+    """As of a server that answers CONNECT with a no."""
+    error = ConnectionFailed(f"refused: {why}")
+    error.refused = True
+    return error
 
 
 def changed(**values: Any) -> Fault:
@@ -88,7 +96,8 @@ class MemoryServer:
 
     ``certificates`` are the states by id. A `clock` lets tokens end after `token_seconds`. With
     ``token_once`` a used token is refused instead of repeating the answer. `unreachable` counts
-    the connections that fail from now on. Refused are those with a pending certificate, and with a
+    the connections that fail from now on, `busy` those of other certificates than the claim's,
+    which `claim_refused` is about. Refused are those with a pending certificate, and with a
     registered one under another name than `only_as`.
     """
 
@@ -99,6 +108,8 @@ class MemoryServer:
     token_seconds: float = 3600.0
     token_once: bool = False
     unreachable: int = 0
+    busy: int = 0
+    claim_refused: bool = False
     only_as: str | None = None
     configuration: dict[str, str] = field(default_factory=lambda: {"mode": "bright"})
     faults: dict[str, deque[Fault]] = field(
@@ -144,10 +155,15 @@ class MemoryServer:
         if self.unreachable > 0:
             self.unreachable -= 1
             raise ConnectionFailed("nobody is there")
+        if is_claim and self.claim_refused:
+            raise refused("the certificate is over")
+        if not is_claim and self.busy > 0:
+            self.busy -= 1
+            raise ConnectionFailed("busy")
         if not is_claim and self.certificates.get(own) != "ACTIVE":
-            raise ConnectionFailed("refused: the certificate is not ACTIVE")
+            raise refused("the certificate is not ACTIVE")
         if not is_claim and self.only_as not in (None, client_id):
-            raise ConnectionFailed("refused: not this client id")
+            raise refused("not this client id")
         client = ScriptedClient(self._answer, refused=self.refused)
         self.clients.append(client)
         return client

@@ -47,7 +47,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
 @pytest.mark.parametrize(
     ("options", "key"),
     [
-        ([], "P-256"),
+        ([], None),
         (["--key-type", "p384"], "P-384"),
         (["--key-type", "rsa2048"], "RSA-2048"),
         (["--key-type", "rsa3072"], "RSA-3072"),
@@ -66,6 +66,9 @@ def test_which_key(options: list[str], key: object) -> None:
         (ON_TOKEN[:2], "a key on a token needs --token and --key-label and --pin-file, too"),
         (ON_TOKEN[2:], "a key on a token needs --pkcs11-module, too"),
         ([*ON_TOKEN, "--keys"], "--keys is for one that the server makes"),
+        ([*ON_TOKEN, "--key-type=p256"], "either --key-type or --pkcs11-module, --token"),
+        (["--keys", "--key-type=rsa2048"], "either --keys or --key-type"),
+        (["--keys", "--subject=CN=x"], "either --keys or --subject"),
     ],
 )
 def test_which_key_it_cannot_be(options: list[str], rule: str) -> None:
@@ -133,7 +136,10 @@ def test_how_long_and_how_often() -> None:
         (["--parameters", "[]"], "--parameters has to be a JSON object of text to text"),
         (["--parameters", "@/nowhere/p"], "--parameters: cannot read `/nowhere/p`"),
         (["--attempts", "0"], "a step has to be tried once, not 0 times"),
-        (["--timeout", "-1"], "`timeout` is -1.0, which is less than 0"),
+        (["--timeout", "-1"], "`timeout` is -1.0: it is in seconds, more than 0 and at most 86400"),
+        (["--timeout", "inf"], "`timeout` is inf: it is in seconds"),
+        (["--mqtt-timeout", "1e10"], "`mqtt_timeout` is 10000000000.0: it is in seconds"),
+        (["--first-pause", "inf"], "`first_pause` is inf seconds, which is more than a day"),
         (["--endpoint", "x", *CLAIM, "--proxy-user", "x"], "a proxy needs --proxy, too"),
         (
             ["--endpoint", "x", "--cert", "c", "--claim-key-label", "k"],
@@ -150,6 +156,51 @@ def test_what_cannot_be_is_not_begun(
     assert rule in error
     assert error.count("\n") == 1
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rule"),
+    [
+        ([*CLAIM, *ON_TOKEN, "--client=paho"], "on a PKCS#11 token cannot be used by paho-mqtt"),
+        (
+            ["--cert=c", "--claim-key-label=k", *ON_TOKEN, "--client=aiomqtt"],
+            "on a PKCS#11 token cannot be used by aiomqtt",
+        ),
+        ([*CLAIM, "--subject=x"], "`x` is no subject as `CN=lamp-1,O=Example` (RFC 4514)\n"),
+    ],
+)
+def test_what_cannot_be_is_known_before_any_file_is_read(
+    arguments: list[str], rule: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    where = ["--out", str(out), "--endpoint", "x", "--template", "t"]
+    code, _, error = run(capsys, "provision", *where, *arguments)
+    assert code == 2
+    assert rule in error
+    assert not out.exists()
+
+
+def test_the_name_of_a_directory_is_not_empty(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (["provision", "--out", ""], ["renew", ""], ["status", ""], ["abandon", ""]):
+        code, _, error = run(capsys, *command)
+        assert code == 2
+        assert "the name of a directory is empty" in error
+
+
+def test_a_directory_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, printed, error = run(capsys, "abandon", str(tmp_path / "none"))
+    assert (code, printed) == (1, "")
+    assert "none` is not there: nothing was begun in it" in error
+    (tmp_path / "link").symlink_to(tmp_path)
+    code, printed, error = run(capsys, "status", str(tmp_path / "link"))
+    assert (code, printed) == (1, "")
+    assert "link` is a symbolic link: name the directory itself" in error
+
+
+def test_no_codes_are_shown_where_nobody_scans_them(capsys: pytest.CaptureFixture[str]) -> None:
+    code, printed, error = run(capsys, "claim", "--template", "lamps", "--qr")
+    assert (code, printed) == (2, "")
+    assert "--qr shows codes on a terminal, and the standard input is none: use --out" in error
 
 
 def test_options_are_written_in_full(capsys: pytest.CaptureFixture[str]) -> None:
@@ -293,6 +344,10 @@ def test_renewal_by_a_timer_is_not_begun_too_early(
     code, printed, error = run(capsys, "renew", str(out), "--keep-key", "--keys")
     assert (code, printed) == (2, "")
     assert "either --keep-key or --keys" in error
+    for option in ("--key-type=p256", "--key-label=two"):
+        code, _, error = run(capsys, "renew", str(out), "--keep-key", option)
+        assert (code, error.count("either --keep-key or ")) == (2, 1)
+    assert run(capsys, "renew", str(out), "--within", "nan")[0] == 2
 
 
 # --- a claim in a file ----------------------------------------------------------------------------
@@ -365,6 +420,28 @@ def test_an_expired_claim_will_do_for_what_was_registered(
     assert found is not None
     assert found.state == "registered"
     assert not status_command.needs_claim(out)
+    # nor need the claim be there, which would have said where to connect to, and by which template
+    args = provision_args("--claim", str(tmp_path / "gone"))
+    args.out = out
+    ca = out / "identity-1" / "ca.pem"
+    assert provision_command._former(args) == ("localhost", 8883, ca, "lamps")
+
+
+def test_a_claim_is_missed_when_nothing_is_registered(
+    server: MemoryServer, begun: Provision, tmp_path: Path
+) -> None:
+    server.faults["register"].append(refusal(403))
+    with pytest.raises(Rejected):
+        begun()
+    args = provision_args("--claim", str(tmp_path / "gone"))
+    args.out = tmp_path / "out"
+    assert status_command.needs_claim(args.out)
+    assert provision_command._former(args) is None
+    server.faults["register"].append(refusal(500))
+    with pytest.raises(Rejected):
+        begun()
+    assert not status_command.needs_claim(args.out)
+    assert provision_command._former(args) is not None
 
 
 def test_the_claims_key_may_be_on_the_token() -> None:

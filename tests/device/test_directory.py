@@ -77,6 +77,16 @@ def test_a_missing_directory_is_made_for_its_owner_alone(tmp_path: Path) -> None
         assert mode(out) == 0o700
 
 
+def test_an_empty_directory_becomes_its_owner_s_alone(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "file").touch()
+    for name, expected in (("empty", 0o700), ("used", 0o755)):
+        (tmp_path / name).chmod(0o755)
+        with opened(tmp_path / name):
+            assert mode(tmp_path / name) == expected
+
+
 @pytest.mark.parametrize("call", ["write", "flush", "rename"])
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(call: str, out: Path) -> None:
     class Full(Disk):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 
 from fleetgate.device.endpoint import Credentials, Endpoint
 from fleetgate.device.exchange import Terms
-from fleetgate.device.identity import Identity, load
+from fleetgate.device.identity import Identity, KeyOnToken, load
 from fleetgate.device.provision import Provisioned, provision, renew
 from fleetgate.mqtt.packets import Version
 from tests.device.clients import ADAPTERS, Remains, both_versions, every_adapter
@@ -59,7 +60,8 @@ def test_each_client_provisions_and_renews(adapter: str, version: Version, share
 
 @pytest.mark.parametrize("key", ["P-384", "RSA-2048", "server"])
 def test_each_kind_of_key(key: Any, shared: Site) -> None:
-    done = journey(shared, key, key=key, subject="CN=lamp,O=Example")
+    subject = None if key == "server" else "CN=lamp,O=Example"  # the server makes no request
+    done = journey(shared, key, key=key, subject=subject)
     assert done.identity.key_kind == ("RSA-2048" if key == "server" else key)
     shared.works(done.identity)
 
@@ -130,7 +132,7 @@ done = provision(
 assert done.identity.token == first
 assert sorted(done.files) == ["ca.pem", "certificate.pem", "config.json"]
 assert not list(Path(out).glob("**/private.key"))
-kept = renew(out, template, parameters, keep_key=True)
+kept = renew(out, template, parameters)
 assert kept.identity.token == first
 other = renew(out, template, parameters, key=second)
 assert other.identity.token == second
@@ -143,6 +145,21 @@ assert not Path(out, "private.key").is_symlink()
 ids = {each.certificate_id for each in (done, kept, other, in_a_file, back)}
 assert len(ids) == 5
 print(done.thing_name)
+"""
+
+
+COMMAND = "import sys; from fleetgate.device.command_line import run; sys.exit(run(sys.argv[1:]))"
+
+AFTER_AWSCRT = """
+import sys
+from pathlib import Path
+from awscrt import io
+from fleetgate.device import keys
+from fleetgate.device.identity import KeyOnToken
+
+library = io.Pkcs11Lib(file=sys.argv[1])
+token = KeyOnToken(Path(sys.argv[1]), "card", "one", Path(sys.argv[2]))
+assert "BEGIN CERTIFICATE REQUEST" in keys.csr_on_token(token, keys.subject_of("CN=lamp"))[0]
 """
 
 
@@ -175,3 +192,52 @@ def test_a_key_stays_on_its_token(shared: Site, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{NAME}-token\n"
+    # a process that has not signed with the token before: AWS's runtime connects with it first
+    other = [
+        *("--pkcs11-module", str(softhsm.MODULE), "--token", "card", "--key-label", "two"),
+        *("--pin-file", str(pin)),
+    ]
+    renewing = ["renew", str(tmp_path / "out"), "--template", NAME]
+    renewing += ["--parameters", '{"SerialNumber": "token"}', "--json"]
+    token = KeyOnToken(Path(softhsm.MODULE), "card", "one", pin)
+    by_token = [
+        *("provision", "--endpoint", f"localhost:{shared.server.mqtt_port}", "--json"),
+        *("--ca", str(shared.server.ca_file), "--cert", str(shared.claim.certificate)),
+        *("--claim-key-label", "claim", *other, "--template", NAME),
+        *("--parameters", '{"SerialNumber": "by-token"}', "--out", str(tmp_path / "by-token")),
+    ]
+    hsm.add_key("card", pkcs8(shared.claim.key, tmp_path / "claim.pem"), "claim", "07")
+    for command, label in (
+        ([*renewing, "--keep-key"], "one"),
+        ([*renewing, "--key-label", "two"], "two"),
+        (renewing, "two"),
+        (by_token, "two"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", COMMAND, *command],
+            env=environment(SOFTHSM2_CONF=str(hsm.configuration)),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        out = tmp_path / ("by-token" if command is by_token else "out")
+        assert load(out).token == replace(token, key=label)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", AFTER_AWSCRT, softhsm.MODULE, str(pin)],
+        env=environment(SOFTHSM2_CONF=str(hsm.configuration)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def pkcs8(key: Path, file: Path) -> Path:
+    """A copy of a key, as tokens take them."""
+    from fleetgate.device import keys
+
+    file.write_text(keys.pem(keys.load(key.read_bytes())))
+    return file

@@ -26,6 +26,7 @@ from fleetgate.device.errors import (
     BadRequest,
     ConnectionFailed,
     ConnectionLost,
+    InDoubt,
     NoAnswer,
     NotAuthorized,
     ProvisioningError,
@@ -42,6 +43,7 @@ from tests.device.conftest import Files, Issuer
 from tests.device.memory_server import (
     HANG_UP,
     IGNORED,
+    INVALID,
     SILENCE,
     Clock,
     Fault,
@@ -212,11 +214,18 @@ def test_a_complete_identity_is_returned_for_the_same_and_never_replaced(
     assert len(server.connects) == 2
 
 
+@pytest.mark.parametrize("registering", [False, True])
 def test_a_claim_that_is_not_needed_any_more_may_be_gone(
-    issuer: Issuer, server: MemoryServer, tmp_path: Path
+    registering: bool, issuer: Issuer, server: MemoryServer, tmp_path: Path
 ) -> None:
     """Many devices remove it when they have their own."""
     server.claim = claim = issuer.write("passing", issue.DEVICE)
+
+    def missing(endpoint: Endpoint, credentials: AnyCredentials, client_id: str) -> ScriptedClient:
+        if not Path(credentials.certificate).exists():
+            raise ConnectionFailed("cannot read the certificate", retry=False)
+        return server.connect(endpoint, credentials, client_id)
+
     arguments: tuple[Any, ...] = (
         Endpoint("localhost", 8883, claim.ca),
         Credentials(claim.certificate, claim.key),
@@ -225,12 +234,15 @@ def test_a_claim_that_is_not_needed_any_more_may_be_gone(
         tmp_path / "out",
     )
     server.only_as = "nobody"
-    with pytest.raises(ConnectionFailed):
-        provision(*arguments, connect=server.connect, retries=ONCE)
+    if registering:
+        server.faults["register"].append(SILENCE)
+    with pytest.raises(NoAnswer if registering else ConnectionFailed):
+        provision(*arguments, connect=server.connect, retries=ONCE, terms=QUICK)
     claim.key.unlink()
     claim.certificate.unlink()
     server.only_as = None
-    done = provision(*arguments, connect=server.connect)
+    done = provision(*arguments, connect=missing)
+    assert done.identity.answer_lost is registering
     assert provision(*arguments, connect=server.connect).identity == done.identity
 
 
@@ -418,13 +430,14 @@ def test_a_refused_registration_is_repeated_with_the_same_certificate(
     assert server.active == [done.certificate_id]
 
 
-def test_a_throttled_registration_that_is_refused_then_leaves_nothing_in_doubt(
-    run: Run, server: MemoryServer, tmp_path: Path
+@pytest.mark.parametrize("status", [429, 500])
+def test_a_server_in_trouble_does_not_say_that_nothing_was_registered(
+    status: int, run: Run, server: MemoryServer, tmp_path: Path
 ) -> None:
-    server.faults["register"].extend([refusal(429), refusal(403)])
+    server.faults["register"].append(refusal(403))
     failure(run, retries=Retries(attempts=2))
     assert journal(tmp_path / "out")["state"] == "issued"
-    server.faults["register"].extend([refusal(500), refusal(403)])
+    server.faults["register"].extend([refusal(status), refusal(403)])
     failure(run, retries=Retries(attempts=2))
     assert journal(tmp_path / "out")["state"] == "registering"
 
@@ -471,11 +484,27 @@ def test_a_token_that_is_over_leads_to_a_new_start(
 
 
 def test_a_token_that_is_over_twice_is_an_error(run: Run, server: MemoryServer) -> None:
+    server.faults["register"].append(refusal(403))
+    failure(run)
     invalid = refusal(400, "InvalidCertificateOwnershipToken")
     server.faults["register"].extend([invalid, invalid])
     error = failure(run)
-    assert isinstance(error, Rejected)
-    assert server.asked == ["create", "register", "create", "register"]
+    assert isinstance(error, InDoubt)
+    assert server.asked == ["create", "register", "register", "create", "register"]
+
+
+def test_a_token_that_seems_over_as_soon_as_it_is_there_is_asked_for_twice_at_most(
+    run: Run, server: MemoryServer, clock: Clock, tmp_path: Path
+) -> None:
+    """The device's clock jumps, or `token_seconds` is too short."""
+
+    def tell(_step: Step, sentence: str) -> None:
+        clock.now += 100 * sentence.startswith("storing")
+
+    error = failure(run, token_seconds=50, progress=tell, retries=Retries(attempts=9))
+    assert "does the clock jump, or is token_seconds too short?" in error.message
+    assert server.asked == ["create", "create"]
+    assert run().thing_name == "lamp-1"
 
 
 def test_a_token_that_has_done_its_duty_is_believed_when_the_certificate_connects(
@@ -492,14 +521,127 @@ def test_a_token_that_has_done_its_duty_is_believed_when_the_certificate_connect
     assert (done.thing_name, done.client_id) == (None, "lamp-1")
 
 
-def test_a_token_that_was_not_used_is_not_believed_to_have_been(
+@pytest.mark.parametrize("fault", [SILENCE, IGNORED, INVALID])
+def test_a_certificate_that_is_refused_is_kept_until_the_caller_gives_it_up(
+    fault: Fault, run: Run, server: MemoryServer, tmp_path: Path
+) -> None:
+    """It may be registered, with a policy that names another client id."""
+    server.token_once = True
+    server.only_as = "somewhere"
+    server.faults["register"].extend([fault, refusal(400, "InvalidCertificateOwnershipToken")])
+    error = failure(run, retries=Retries(attempts=2))
+    (identifier,) = server.certificates
+    assert isinstance(error, InDoubt)
+    assert (error.step, error.retry) == ("register", False)
+    for words in (identifier, "--own-client-id", "--begin-anew", f"abandon {tmp_path / 'out'}"):
+        assert words in error.message
+    assert journal(tmp_path / "out")["state"] == "registering"
+    assert "private.key" in names(tmp_path / "out" / "identity-1")
+    server.token_seconds = -1e10
+    server.tokens = dict.fromkeys(server.tokens, ("", 0.0))
+    assert isinstance(failure(run), InDoubt)
+    if fault is IGNORED:
+        server.token_seconds = 3600
+        server.only_as = None
+        done = run(begin_anew=True)
+        assert server.active == [done.certificate_id] != [identifier]
+        assert not done.identity.answer_lost
+    else:
+        done = run(own_client_id="somewhere")
+        assert server.active == [done.certificate_id] == [identifier]
+        assert done.identity.answer_lost
+
+
+@pytest.mark.parametrize("name", ["serial-1", "CERTIFICATE"])
+def test_likely_client_ids_are_tried(name: str, run: Run, server: MemoryServer) -> None:
+    def used(answer: Any) -> Any:
+        server.only_as = server.active[0] if name == "CERTIFICATE" else name
+
+    server.token_once = True
+    server.faults["register"].append(Fault(used))
+    parameters = {"Place": "hall", "SerialNumber": "serial-1"}
+    done = run(parameters=parameters, retries=Retries(attempts=2))
+    assert server.active == [done.certificate_id]
+    assert done.client_id == server.only_as
+    assert "hall" not in {client_id for client_id, _ in server.connects}
+
+
+@pytest.mark.parametrize("times", [2, 100])
+def test_a_certificate_that_cannot_be_tried_for_a_moment_is_tried_again(
+    times: int, run: Run, server: MemoryServer, clock: Clock, tmp_path: Path
+) -> None:
+    server.token_once = True
+    server.busy = times
+    server.faults["register"].append(SILENCE)
+    options: dict[str, Any] = {"retries": Retries(attempts=5), "begin_anew": True}
+    if times == 100:
+        error = failure(run, **options)
+        assert isinstance(error, ConnectionFailed)
+        assert error.retry
+        assert journal(tmp_path / "out")["state"] == "registering"
+        server.busy = 0
+    done = run(**options)
+    assert server.active == [done.certificate_id]
+    assert server.asked.count("create") == 1
+    assert clock.slept[:3] == [1.0, 2.0, 4.0]
+
+
+def test_a_certificate_that_is_registered_does_not_need_the_claim(
     run: Run, server: MemoryServer
 ) -> None:
-    server.faults["register"].extend([IGNORED, refusal(400, "InvalidCertificateOwnershipToken")])
-    done = run(retries=Retries(attempts=2))
-    assert server.asked == ["create", "register", "register", "create", "register"]
+    server.faults["register"].append(SILENCE)
+    failure(run)
+    server.claim_refused = True
+    done = run()
     assert server.active == [done.certificate_id]
-    assert not done.identity.answer_lost
+    assert done.identity.answer_lost
+
+
+def test_one_that_is_not_does(run: Run, server: MemoryServer, tmp_path: Path) -> None:
+    server.faults["register"].append(IGNORED)
+    failure(run)
+    server.claim_refused = True
+    assert "the certificate is over" in failure(run).message
+    assert journal(tmp_path / "out")["state"] == "registering"
+
+
+def test_the_client_id_may_be_chosen_until_it_is_proven(run: Run, server: MemoryServer) -> None:
+    server.only_as = "gateway-9"
+    failure(run)
+    done = run(own_client_id="gateway-9")
+    assert server.asked == ["create", "register"]
+    assert done.client_id == load(done.identity.directory).client_id == "gateway-9"
+
+
+@pytest.mark.parametrize("member", ["thingName", "deviceConfiguration"])
+def test_half_a_character_in_an_answer_is_refused(
+    member: str, run: Run, server: MemoryServer
+) -> None:
+    value: Any = "\ud800" if member == "thingName" else {"a": "\ud800"}
+    server.faults["register"].append(changed(**{member: value}))
+    assert isinstance(failure(run), BadAnswer)
+    assert run().thing_name == "lamp-1"
+
+
+def test_half_a_character_in_an_argument_is_refused(run: Run, claim: Files, tmp_path: Path) -> None:
+    for change in (
+        {"client_id": "\ud800"},
+        {"own_client_id": "\ud800"},
+        {"parameters": {"a": "\ud800"}},
+        {"parameters": {"\ud800": "a"}},
+    ):
+        assert isinstance(failure(run, **change), BadRequest)
+    for name in ("\ud800", "a\0b"):
+        with pytest.raises(StorageRefused, match="there is no such name"):
+            load(tmp_path / name)
+        with pytest.raises(StorageRefused, match="there is no such name"):
+            provision(
+                Endpoint("localhost", 1, claim.ca),
+                Credentials(claim.certificate, claim.key),
+                "lamps",
+                {},
+                tmp_path / name,
+            )
 
 
 def test_a_registered_identity_that_does_not_connect_stays_until_it_does(

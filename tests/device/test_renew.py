@@ -11,7 +11,13 @@ from typing import Any
 import pytest
 
 from fleetgate.device.endpoint import Credentials, Endpoint
-from fleetgate.device.errors import NoIdentity, ProvisioningError, Rejected, StorageRefused
+from fleetgate.device.errors import (
+    BadRequest,
+    NoIdentity,
+    ProvisioningError,
+    Rejected,
+    StorageRefused,
+)
 from fleetgate.device.exchange import Terms
 from fleetgate.device.identity import load
 from fleetgate.device.provision import (
@@ -108,6 +114,27 @@ def test_a_new_identity_takes_the_place_of_the_present_one(
     assert ((out / "private.key").read_bytes() == before.key.read_bytes()) is keep_key
     assert (out / "certificate.pem").read_bytes() != before.certificate.read_bytes()
     assert names(out) == sorted([*LINKS, "current", "identity-1", "identity-2"])
+
+
+@pytest.mark.parametrize("kind", ["P-384", "RSA-2048", "server"])
+def test_the_new_key_is_of_the_present_one_s_kind(kind: Any, again: Run, out: Path) -> None:
+    again(key=kind)
+    before = load(out)
+    after = again().identity
+    assert after.key_kind == before.key_kind == ("RSA-2048" if kind == "server" else kind)
+    assert (after.key or out).read_bytes() != (before.key or out).read_bytes()
+
+
+def test_a_contradiction_is_refused(again: Run, server: MemoryServer, out: Path) -> None:
+    for options in ({"keep_key": True, "key": "P-256"}, {"key": "server", "subject": "CN=x"}):
+        assert isinstance(failure(again, **options), BadRequest)
+    assert not server.requests
+    assert load(out).number == 1
+
+
+def test_the_client_id_stays(again: Run, server: MemoryServer) -> None:
+    assert again(own_client_id="gateway-9").client_id == "gateway-9"
+    assert again().client_id == "gateway-9"
 
 
 def test_one_generation_is_kept(again: Run, out: Path) -> None:

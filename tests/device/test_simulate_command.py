@@ -57,6 +57,8 @@ def test_the_profile_follows_from_the_rate(claim: Files) -> None:
         (["--devices=1", "--profile=burst", "--rate=1"], "it has no rate"),
         (["--devices=1", "--rate=0"], "a rate is more than 0 devices per second"),
         (["--devices=1", "--rate=nan"], "a rate is more than 0 devices per second"),
+        (["--devices=1", "--storms=2"], "--storms is for --profile storm"),
+        (["--devices=1", "--timeout=inf"], "the time-out for connecting is"),
         (["--devices=1", "--spread=-1"], "a spread is 0 seconds or more"),
         (["--devices=1", "--timeout=0"], "the time-out for connecting is"),
         (["--devices=2", "--serial=x"], "all the same without `{n}`"),

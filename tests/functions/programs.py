@@ -197,7 +197,8 @@ def outside(runtime: int, inner: int) -> int:
     for each in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             if os.readlink(each / "ns" / "pid") == namespace:  # noqa: PTH115
-                numbers = re.findall(r"^NSpid:\s*(.*)", (each / "status").read_text(), re.M)[0]
+                status = (each / "status").read_text()
+                numbers = re.findall(r"^NSpid:\s*(.*)", status, re.MULTILINE)[0]
                 if int(numbers.split()[-1]) == inner:
                     return int(each.name)
     raise ProcessLookupError(f"{inner} beside {runtime}")

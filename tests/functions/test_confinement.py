@@ -168,11 +168,8 @@ def test_uploaded_code_does_not_reach(running: Bench, server: Path, expression: 
         "__import__('shutil').copy2('/usr/bin/env', os.environ['TMPDIR'] + '/env') and 1",
         "os.chmod(os.environ['TMPDIR'] + '/y', 0o400)",
         "os.utime(os.environ['TMPDIR'] + '/y', (0, 0))",
-        "__import__('shutil').unpack_archive(__import__('shutil').make_archive("
-        "os.environ['TMPDIR'] + '/z', 'gztar', '{server}/data/functions/code'), "
-        "os.environ['TMPDIR'] + '/out')",
+        "__import__('shutil').copytree('{server}/data/functions/code', os.environ['HOME'] + '/t')",
         "os.statvfs(os.environ['TMPDIR']).f_blocks * os.statvfs('.').f_frsize and 1",
-        "__import__('multiprocessing.sharedctypes').sharedctypes.RawValue('i', 1).value",
         "__import__('concurrent.futures').futures.ThreadPoolExecutor(9).submit(int).result()",
     ],
 )

@@ -26,7 +26,7 @@ os.symlink("/", "link")
 os.mkfifo("fifo")
 for number in range(1200):
     open(f"file-{number}", "w").close()
-for depth in range(3000):
+for depth in range(1200):
     os.mkdir("d" * 200)
     os.chdir("d" * 200)
 open("deep", "w").close()

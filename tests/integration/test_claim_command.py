@@ -140,12 +140,10 @@ def test_the_files_are_good_for_mosquitto(site: Site) -> None:
 
 
 def test_a_device_is_handed_a_claim_by_camera(site: Site) -> None:
-    done = site.claim("--qr")
-    assert done.returncode == 0, done.stderr
-    codes = done.stdout.strip().split("\n\n")
-    assert len(codes) == 2
-    assert codes[1].startswith(f"code 2 of 2, template `{site.fleet.template}`, expires ")
-    texts = [scanned(each.splitlines()[1:])[0] for each in codes]
+    screens = on_terminal(site).partition("\x1b[?1049l")[0].split("\x1b[H\x1b[2J")[1:]
+    assert len(screens) == 2
+    assert screens[1].startswith(f"code 2 of 2, template `{site.fleet.template}`, expires ")
+    texts = [scanned(each.splitlines()[1:-1])[0] for each in screens]
     file = site.directory / "scanned.txt"
     file.touch(mode=0o600)
     file.write_text("\n".join(reversed(texts)))
@@ -154,7 +152,8 @@ def test_a_device_is_handed_a_claim_by_camera(site: Site) -> None:
     assert site.fleet.thing("2") in provisioned.stdout
 
 
-def test_on_a_terminal_codes_come_one_by_one_and_leave_nothing(site: Site) -> None:
+def on_terminal(site: Site) -> str:
+    """What a terminal shows of both codes and afterwards."""
     master, slave = pty.openpty()
     command = [FLEETGATE, "claim", "--template", site.fleet.template, "--qr"]
     env = environment(**site.env, COLUMNS="120", LINES="62")
@@ -167,7 +166,11 @@ def test_on_a_terminal_codes_come_one_by_one_and_leave_nothing(site: Site) -> No
         shown += _until(master, None)
         assert process.wait(10) == 0
     os.close(master)
-    shown, _, left = shown.partition("\x1b[?1049l")
+    return shown
+
+
+def test_on_a_terminal_codes_come_one_by_one_and_leave_nothing(site: Site) -> None:
+    shown, _, left = on_terminal(site).partition("\x1b[?1049l")
     assert shown.startswith("\x1b[?1049h")
     assert "code 1 of 2" in shown
     assert "code 2 of 2" in shown
@@ -221,7 +224,11 @@ def test_no_claim_is_made_that_could_not_be_written(site: Site) -> None:
         (["--ca", "file"], "it holds no certificate"),
         (["--endpoint", "https://x"], "without a scheme"),
     ):
-        assert said in site.claim("--out", "never", *options).stderr
+        assert said in site.claim("--out", "never/ever", *options).stderr
+        assert not (site.directory / "never").exists()
+    done = site.claim("--qr")
+    assert done.returncode == 2
+    assert "--qr shows codes on a terminal" in done.stderr
     assert site.claims_made() == before
 
 

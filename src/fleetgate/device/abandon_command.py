@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+
+from fleetgate.device import options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,13 +14,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "identity stays. A device that was registered stays so on the server, until somebody "
         "deletes it there."
     )
-    parser.add_argument("directory", type=Path, metavar="DIR", help="the directory of the identity")
+    parser.add_argument(
+        "directory", type=options.directory_of, metavar="DIR", help="the directory of the identity"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Carry it out; the exit code. Raises StorageRefused."""
+    """Carry it out; the exit code. Raises NoIdentity and StorageRefused."""
+    from fleetgate.device.errors import NoIdentity
     from fleetgate.device.provision import abandon
 
+    if not args.directory.exists():
+        raise NoIdentity(f"`{args.directory}` is not there: nothing was begun in it")
     if abandon(args.directory):
         print(f"what was not finished in `{args.directory}` is given up")  # noqa: T201
     else:

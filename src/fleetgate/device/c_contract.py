@@ -51,7 +51,7 @@ from fleetgate.device.errors import (
     ServerStatusCode,
     Status,
 )
-from fleetgate.device.exchange import MQTT_TIMEOUT, Terms
+from fleetgate.device.exchange import MAX_SECONDS, MQTT_TIMEOUT, Terms
 from fleetgate.device.mqtt_client import MqttClient
 from fleetgate.device.protocol import Issued, PayloadFormat, Registered
 
@@ -340,9 +340,17 @@ class Provisioning:
         if not _is_uint32(timeout_ms):
             raise BadRequest(f"the time-out is no number of milliseconds: {timeout_ms!r:.80}")
         terms = Terms(
-            self._payload_format, qos, timeout_ms / 1000, self._mqtt_timeout or MQTT_TIMEOUT
+            self._payload_format,
+            qos,
+            _seconds(timeout_ms / 1000),
+            _seconds(self._mqtt_timeout or MQTT_TIMEOUT),
         )
         return operation(self._connection, terms)
+
+
+def _seconds(given: float) -> float:
+    """Nearest to `given` that terms may have: C has 0 and 49 days among its milliseconds."""
+    return min(max(given, 0.001), MAX_SECONDS)
 
 
 def _is_uint32(value: object) -> bool:

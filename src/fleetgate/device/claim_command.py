@@ -26,7 +26,7 @@ from fleetgate.device import claim as claims
 from fleetgate.device import claim_code, credentials, disk, extras, options
 from fleetgate.device.claim import Claim
 from fleetgate.device.endpoint import Endpoint
-from fleetgate.device.errors import StorageRefused
+from fleetgate.device.errors import BadRequest, StorageRefused
 from fleetgate.errors import Error
 
 CERTIFICATE, KEY, CA, CLAIM = "claim.pem", "claim.key", "ca.pem", "claim.json"
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     form = parser.add_mutually_exclusive_group(required=True)
     form.add_argument(
         "--out",
-        type=Path,
+        type=options.directory_of,
         metavar="DIR",
         help=f"write {CLAIM} for `fleetgate provision --claim`, and {CERTIFICATE}, {KEY} and "
         f"{CA} for other programs; nothing is overwritten",
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace, *, environ: Mapping[str, str] = os.environ) ->
     with ExitStack() as cleanup:
         if args.qr:
             extras.load("segno", "qr")  # before a claim is made that nobody sees
-            _check_encoding(sys.stdout)
+            _check_terminal(sys.stdin, sys.stdout)
         else:
             place = cleanup.enter_context(_directory(args.out))
         iot = cleanup.enter_context(
@@ -216,7 +216,23 @@ def _where(endpoint: str | None, ca: Path | None, iot: Iot, environ: Mapping[str
 
 @contextmanager
 def _directory(path: Path) -> Iterator[_Place]:
-    """The directory `path`, made (mode 0700) when it is missing. Raises StorageRefused."""
+    """The directory `path`, made (mode 0700) when it is missing. Raises StorageRefused.
+
+    What was made goes again, if it is still empty, when the block fails.
+    """
+    made = [each for each in (path, *path.parents) if not os.path.lexists(each)]
+    try:
+        with _opened(path) as place:
+            yield place
+    except BaseException:
+        with suppress(OSError):  # not empty, or not made at all
+            for each in made:
+                each.rmdir()
+        raise
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[_Place]:
     with disk.told(f"cannot use the directory `{path}`"):
         with suppress(FileExistsError):
             path.mkdir(0o700, parents=True)
@@ -294,7 +310,13 @@ def _expiry(claim: Claim) -> str:
 # --- codes ---
 
 
-def _check_encoding(stdout: TextIO) -> None:
+def _check_terminal(stdin: TextIO, stdout: TextIO) -> None:
+    """Raises BadRequest when codes would go, with the key in them, where nobody scans them."""
+    for name, stream in (("input", stdin), ("output", stdout)):
+        if not stream.isatty():
+            raise BadRequest(
+                f"--qr shows codes on a terminal, and the standard {name} is none: use --out"
+            )
     try:
         "\u2580".encode(stdout.encoding)
     except UnicodeEncodeError:
@@ -304,13 +326,7 @@ def _check_encoding(stdout: TextIO) -> None:
 
 
 def _show(claim: Claim, stdin: TextIO, stdout: TextIO) -> None:
-    """On a terminal one code after the other, which leave nothing behind; else all of them."""
-    if not (stdin.isatty() and stdout.isatty()):
-        texts = claim_code.encode(claim, claim_code.LARGEST)
-        for number, text in enumerate(texts, 1):
-            stdout.write("\n".join([_caption(claim, number, len(texts)), *claim_code.draw(text)]))
-            stdout.write("\n\n")
-        return
+    """One code after the other, which leave nothing behind on the terminal."""
     columns, rows = shutil.get_terminal_size()
     version = claim_code.version_for(columns, rows - _LINES)
     texts = claim_code.encode(claim, version)

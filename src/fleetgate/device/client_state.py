@@ -322,10 +322,12 @@ def said_refused(
         hint, retry = f"may a client be called `{client_id}`?", False
     else:
         hint, retry = may_connect(client_id), True  # a certificate may become active
-    return ConnectionFailed(
+    error = ConnectionFailed(
         f"{endpoint.shown} refused the connection ({_words(code, version, said)}); {hint}",
         retry=retry,
     )
+    error.refused = code in _NOT_ALLOWED[version] | _BAD_CLIENT_ID[version]
+    return error
 
 
 _BUSY: dict[Version, set[int]] = {
@@ -336,6 +338,10 @@ _BUSY: dict[Version, set[int]] = {
         Reason.QUOTA_EXCEEDED,
         Reason.CONNECTION_RATE_EXCEEDED,
     },
+}
+_NOT_ALLOWED: dict[Version, set[int]] = {
+    4: {ConnectReturnCode.NOT_AUTHORIZED, ConnectReturnCode.BAD_USER_NAME_OR_PASSWORD},
+    5: {Reason.NOT_AUTHORIZED, Reason.BAD_USER_NAME_OR_PASSWORD, Reason.BANNED},
 }
 _BAD_CLIENT_ID: dict[Version, set[int]] = {
     4: {ConnectReturnCode.IDENTIFIER_REJECTED},

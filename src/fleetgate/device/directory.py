@@ -17,6 +17,7 @@ import json
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -284,8 +285,9 @@ class IdentityDirectory:
 def open_directory(path: Path, calls: Disk) -> Iterator[IdentityDirectory]:
     """Open and lock the directory `path`, which is made (mode 0700) when it is missing.
 
-    Raises StorageRefused when it is a symbolic link, it is somebody else's, others may write to
-    it, another provisioning works in it, or the operating system refuses.
+    One that is empty gets this mode too; another keeps its own. Raises StorageRefused when it is a
+    symbolic link, it is somebody else's, others may write to it, another provisioning works in it,
+    or the operating system refuses.
     """
     with disk.told(f"cannot use the directory `{path}`"):
         _make(path)
@@ -298,9 +300,21 @@ def open_directory(path: Path, calls: Disk) -> Iterator[IdentityDirectory]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise StorageRefused(f"another provisioning works in `{path}`") from error
+        _keep_to_owner(path, descriptor)
         yield IdentityDirectory(path, descriptor, calls)
     finally:
         os.close(descriptor)
+
+
+def _keep_to_owner(path: Path, descriptor: int) -> None:
+    """Take everybody else's rights away from an empty directory, as from one made here.
+
+    With something in it others may have their reasons to read it; what is secret has its own mode.
+    """
+    mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+    if mode & 0o077 and not _names(descriptor):
+        with disk.told(f"cannot change the mode of `{path}`"):
+            os.fchmod(descriptor, mode & ~0o077)
 
 
 def _make(path: Path) -> None:

@@ -176,10 +176,15 @@ def flush_parent(path: Path) -> None:
 
 @contextmanager
 def told(what: str, but: type[OSError] | tuple[()] = ()) -> Iterator[None]:
-    """Turn an error of the operating system into StorageRefused, except `but`."""
+    """Turn an error of the operating system into StorageRefused, except `but`.
+
+    So is a name that it cannot have (with a zero byte, or half a character).
+    """
     try:
         yield
     except but:
         raise
     except OSError as error:
         raise StorageRefused(f"{what}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise StorageRefused(f"{what!a}: there is no such name: {error}") from error

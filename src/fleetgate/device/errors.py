@@ -12,6 +12,7 @@ ConnectionLost            MQTT_ERROR           yes, on a new connection
 NotAcknowledged           MQTT_ERROR           yes
 NotAuthorized             MQTT_ERROR           no, unless the reason code is one that passes
 NoAnswer                  TIMEOUT              yes
+InDoubt                   SERVER_REFUSED       no
 Rejected                  SERVER_REFUSED       with status code 429 and from 500 on
 BadAnswer                 BAD_RESPONSE         no
 Unreadable                INTERNAL_FAILURE     no
@@ -122,10 +123,15 @@ class ProvisioningError(Error):
 
 
 class ConnectionFailed(ProvisioningError):
-    """No MQTT connection: TCP, TLS or CONNECT failed, or a file for TLS cannot be used."""
+    """No MQTT connection: TCP, TLS or CONNECT failed, or a file for TLS cannot be used.
+
+    ``refused`` says that the server itself has answered CONNECT with a no that is not for the
+    moment only: it does not know the certificate as an active one, or no policy allows it.
+    """
 
     status = Status.MQTT_ERROR
     _usually_retry = True
+    refused: bool = False
 
 
 class ConnectionLost(ProvisioningError):
@@ -175,6 +181,15 @@ class Rejected(ProvisioningError):
         """Whether the server only was busy (429) or in trouble (500 and above)."""
         code = self.status_code or 0
         return code == ServerStatusCode.TOO_MANY_REQUESTS or 500 <= code < 600
+
+
+class InDoubt(ProvisioningError):
+    """The device may be registered, and neither the server's answers nor its certificate tell.
+
+    Nothing is given up: key, certificate and journal stay as they are until the caller decides.
+    """
+
+    status = Status.SERVER_REFUSED
 
 
 class BadAnswer(ProvisioningError):

@@ -96,6 +96,9 @@ class State(Enum):
     OVER = auto()
 
 
+MAX_SECONDS = 86400
+"""The longest time-out, a day. No answer that comes later is of use: its token has ended."""
+
 _UNDECIDED = (State.NEW, State.SUBSCRIBING, State.PUBLISHING, State.WAITING)
 
 
@@ -104,8 +107,8 @@ class Terms:
     """How an operation is carried out.
 
     ``qos`` is that of the request, 0 or 1. ``timeout`` (for the answer) and ``mqtt_timeout`` (for
-    each acknowledgement) are in seconds, ``max_answer_size`` in bytes. ``payload_format`` is
-    ``json`` or ``cbor``.
+    each acknowledgement) are in seconds, up to a day, ``max_answer_size`` in bytes.
+    ``payload_format`` is ``json`` or ``cbor``.
     """
 
     payload_format: protocol.PayloadFormat = "json"
@@ -120,10 +123,17 @@ class Terms:
             raise BadRequest(f"a payload is `json` or `cbor`, not `{self.payload_format!r:.80}`")
         if self.qos not in (0, 1):
             raise BadRequest(f"a request is published at QoS 0 or 1, not {self.qos!r:.80}")
-        for name in ("timeout", "mqtt_timeout", "max_answer_size"):
+        for name in ("timeout", "mqtt_timeout"):
             value = getattr(self, name)
-            if not value >= 0:  # also false for NaN
-                raise BadRequest(f"`{name}` is {value!r:.80}, which is less than 0")
+            if not 0 < value <= MAX_SECONDS:  # also false for NaN
+                raise BadRequest(
+                    f"`{name}` is {value!r:.80}: it is in seconds, more than 0 and at most "
+                    f"{MAX_SECONDS}"
+                )
+        if not self.max_answer_size >= 0:
+            raise BadRequest(
+                f"`max_answer_size` is {self.max_answer_size!r:.80}, which is less than 0"
+            )
 
 
 class Exchange(Generic[T]):

@@ -24,12 +24,13 @@ it when its token ends. The key stays the same, because a certificate for it may
 
 Registering again is safe: the same token with the same parameters repeats the first answer, if the
 server is Fleetgate. A server that says that the token is no good instead (it is over, or it was
-used, by the request whose answer was lost) is not believed before the certificate was tried: when
-it connects, the registration did happen; otherwise the journey begins anew.
+used, by the request whose answer was lost) does not say whether the registration did happen. The
+certificate is tried (:mod:`fleetgate.device.doubt`): when it connects, it did. Otherwise the
+journal stays as it is, and its key, until the caller gives them up.
 
 The end of the token is known by the clock of the device, which may be wrong. A token that seems to
-be over in ``issued`` costs another certificate, nothing else; in ``registering`` the server is
-asked whatever the clock says. A clock that was set back since is not believed.
+be over in ``issued`` costs another certificate, nothing else, and once in a run; in ``registering``
+the server is asked whatever the clock says. A clock that was set back since is not believed.
 
 Nothing here touches a file or a clock. The token and the parameters may be secret: the first is in
 the journal, which is as private as the key beside it; of the second there is a digest.
@@ -201,6 +202,13 @@ def not_registered(journal: Journal) -> Journal:
 def registered(journal: Journal, registration: Registration) -> Journal:
     """The server has registered the device. The token has done its duty."""
     return replace(journal, state="registered", token="", registration=registration)
+
+
+def called(journal: Journal, client_id: str) -> Journal:
+    """The new identity, which has not connected yet, is to do so with `client_id`."""
+    if journal.registration is None:
+        return journal
+    return replace(journal, registration=replace(journal.registration, client_id=client_id))
 
 
 def proven(journal: Journal) -> Journal:

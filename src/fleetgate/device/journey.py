@@ -8,7 +8,8 @@ way than by an answer.
 
 Two failures of RegisterThing are told apart. When the very first request was refused, nothing was
 registered, and the journey may be given up; when it was sent before, a refusal says nothing about
-what the first one has done.
+what the first one has done. Nor do "too many requests" and an error of the server say that nothing
+was done, and nor does a token that is said to be over in the run that got it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any, cast
 
 from cryptography import x509
 
-from fleetgate.device import identity, keys, operations, protocol
+from fleetgate.device import doubt, identity, keys, operations, protocol
 from fleetgate.device import journal as journals
 from fleetgate.device.directory import IdentityDirectory
 from fleetgate.device.endpoint import AnyCredentials, Credentials
@@ -71,10 +72,13 @@ class Journey:
         self._over = False
         self._sent_before = False
         self._anew = False
+        self._issued_before = False
+        self._claim_failures = 0
         self._now: Journal
 
     def prepare(self) -> None:
         """Read the journal, and begin unless it is to be gone on with. Raises StorageRefused."""
+        own = self._plan.own_client_id
         found = self._directory.journal()
         if found is not None:
             differences = self._plan.goal.differences(found.goal)
@@ -84,9 +88,14 @@ class Journey:
                 found = None
         if found is not None:
             self._now = found
+            if found.state == "registered" and own not in (None, self._registration.client_id):
+                self._write(journals.called(found, own))
         self._sent_before = found is not None and found.state == "registering"
         if journals.next_step(found, self._around.wall()) is NextStep.BEGIN:
+            self._anew = found is not None
             self._begin()
+        else:
+            self._issued_before = self._now.state == "issued"
         self._make_files()
 
     def run(self) -> None:
@@ -144,7 +153,8 @@ class Journey:
             return error
         explained = ConnectionFailed(
             f"the device is registered ({self._now}) and stays so, but it does not connect. "
-            "Run this again to try its certificate again, or abandon it (`fleetgate "
+            "Run this again to try its certificate again, with another client id if its policy "
+            "wants that (--own-client-id, `own_client_id`), or abandon it (`fleetgate "
             f"abandon {self._directory.path}`) to start again with another one. What "
             f"happened: {error.message}",
             waited=spent,
@@ -159,6 +169,13 @@ class Journey:
         match step:
             case NextStep.BEGIN:
                 with self._steps("prepare", "beginning anew: the token is over"):
+                    if self._anew:
+                        raise ProvisioningError(
+                            "by this device's clock the token of a certificate is over again, "
+                            f"{self._plan.token_seconds:g} s (token_seconds) after it was asked "
+                            "for: does the clock jump, or is token_seconds too short?"
+                        )
+                    self._anew = True
                     self._begin()
                     self._make_files()
             case NextStep.CREATE:
@@ -178,7 +195,7 @@ class Journey:
             self._plan.goal, number, previous, self._plan.key_name, self._plan.client_id
         )
         self._write(begun)
-        self._sent_before = False
+        self._sent_before = self._issued_before = False
         self._directory.remove_identities(but=(previous, number))
 
     def _make_files(self) -> None:
@@ -234,7 +251,17 @@ class Journey:
             )
 
     def _register(self) -> None:
-        client = self._session()
+        try:
+            client = self._session()
+        except ConnectionFailed as error:
+            self._claim_failures += 1
+            for_good = error.refused or not error.retry
+            # the claim may be gone, and not be needed any more
+            last = for_good or self._claim_failures >= self._plan.retries.attempts
+            names = doubt.likely_names(self._plan, self._now)
+            if self._sent_before and last and self._tried(names) is None:
+                return
+            raise
         goal, terms = self._plan.goal, self._plan.terms
         with self._steps("register", f"registering by the template `{goal.template}`"):
             if self._now.state != "registering":
@@ -245,11 +272,14 @@ class Journey:
                     client, goal.template, self._now.token, self._plan.parameters, terms
                 )
             except ProvisioningError as error:
-                if not sent_before and _not_carried_out(error):
+                invalid = isinstance(error, Rejected) and error.error_code == _INVALID_TOKEN
+                # what was issued to a former run may have grown old since
+                believed = self._issued_before if invalid else _not_carried_out(error)
+                if not sent_before and believed:
                     self._write(journals.not_registered(self._now))
                     self._sent_before = False
-                if isinstance(error, Rejected) and error.error_code == _INVALID_TOKEN:
-                    self._doubt(error, sent_before)
+                if isinstance(error, Rejected) and invalid:
+                    self._doubt(error, sent_before or not believed)
                     return
                 raise
             registration = Registration(
@@ -259,38 +289,55 @@ class Journey:
             )
             self._write(journals.registered(self._now, registration))
 
-    def _doubt(self, error: Rejected, sent_before: bool) -> None:
-        """The token is no good: find out whether it has done its duty already, else begin anew."""
+    def _doubt(self, said: Rejected, sent_before: bool) -> None:
+        """The token is no good: find out whether it has done its duty already.
+
+        Begins anew when it has not beyond doubt, or the caller wants that. Raises InDoubt, and
+        ConnectionFailed when it could not be found out.
+        """
         self._hang_up()
-        if sent_before and self._connects():
-            return
+        if sent_before:
+            names = doubt.likely_names(self._plan, self._now)
+            why = self._tried(names)
+            if why is None:
+                return
+            if not why.refused:
+                raise doubt.not_known(self._now, said, why) from said
+            if not self._plan.begin_anew:
+                path = self._directory.path
+                raise doubt.in_doubt(self._now, path, said, names, why) from said
         self._session()  # if this fails, so did the attempts before, for the same cause
         if self._anew:
-            raise error
+            raise said
         self._anew = True
-        self._steps.tell("register", f"{error.message}; beginning anew")
+        self._steps.tell("register", f"{said.message}; beginning anew")
         self._begin()
         self._make_files()
 
-    def _connects(self) -> bool:
-        """Whether the new certificate connects, which it does when it is registered alone."""
+    def _tried(self, names: list[str]) -> ConnectionFailed | None:
+        """None when the new certificate connects: it is registered. Else why it does not."""
         present = self._plan.present
-        names = (self._plan.own_client_id, present and present.thing_name, self._now.client_id)
         for attempt in range(_PROBES):
-            for name in dict.fromkeys(each for each in names if each):
-                with suppress(ConnectionFailed):
-                    self._goodbye(self._dial(self._own_credentials(), name))
-                    found = Registration(
-                        present.thing_name if present else None,
-                        name,
-                        present.device_configuration if present else {},
-                        answer_lost=True,
-                    )
-                    self._write(journals.registered(self._now, found))
-                    return True
+            for name in names:
+                try:
+                    client = self._dial(self._own_credentials(), name)
+                except ConnectionFailed as error:
+                    why = error
+                    if not why.refused:
+                        return why  # so it would be with the other names
+                    continue
+                self._goodbye(client)
+                found = Registration(
+                    present.thing_name if present else None,
+                    name,
+                    present.device_configuration if present else {},
+                    answer_lost=True,
+                )
+                self._write(journals.registered(self._now, found))
+                return None
             if attempt + 1 < _PROBES:
                 self._around.sleep(self._plan.retries.pause(1, 1.0))
-        return False
+        return why
 
     def _prove(self) -> None:
         self._hang_up()  # it may have the same client id
@@ -413,7 +460,7 @@ class Journey:
                 "module": str(token.module),
                 "label": token.token,
                 "key": token.key,
-                "pinFile": str(token.pin_file),
+                "pinFile": str(token.pin_file.absolute()),
             },
             "goal": plan.config_goal,
         }
@@ -436,5 +483,5 @@ class Journey:
 def _not_carried_out(error: ProvisioningError) -> bool:
     """Whether the server has refused the request, or never got it, beyond doubt."""
     if isinstance(error, Rejected):
-        return 400 <= (error.status_code or 0) < 500
+        return not error.retry and 400 <= (error.status_code or 0) < 500
     return error.step == "subscribe" or isinstance(error, NotAuthorized | BadRequest)

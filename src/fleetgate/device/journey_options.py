@@ -53,14 +53,13 @@ def add_template(parser: argparse.ArgumentParser, default: str) -> None:
     )
 
 
-def add_key(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """Which key the new certificate is for."""
+def add_key(parser: argparse.ArgumentParser, default: str) -> argparse._ArgumentGroup:
+    """Which key the new certificate is for; `default` says which one it is without options."""
     group = parser.add_argument_group("key")
     group.add_argument(
         "--key-type",
         choices=list(KEY_TYPES),
-        default="p256",
-        help="the key that is made here and never leaves this device; default: %(default)s",
+        help=f"the key that is made here and never leaves this device; default: {default}",
     )
     group.add_argument("--keys", action="store_true", help="let the server make the key")
     group.add_argument(
@@ -80,8 +79,10 @@ def add_key(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     return group
 
 
-def add_connection(parser: argparse.ArgumentParser, client_id: str) -> None:
-    """How to connect; `client_id` says which one it is without the option."""
+def add_connection(
+    parser: argparse.ArgumentParser, client_id: str, own: str = "the thing's name"
+) -> None:
+    """How to connect; `client_id` and `own` say which ones they are without the options."""
     group = parser.add_argument_group("connection")
     group.add_argument(
         "--client",
@@ -107,7 +108,13 @@ def add_connection(parser: argparse.ArgumentParser, client_id: str) -> None:
     group.add_argument(
         "--own-client-id",
         metavar="ID",
-        help="the MQTT client id of the new identity; default: the thing's name",
+        help=f"the MQTT client id of the new identity; default: {own}",
+    )
+    group.add_argument(
+        "--begin-anew",
+        action="store_true",
+        help="ask for another certificate when this device may be registered, but can neither ask "
+        "for that again nor connect; the server may keep the first one for good",
     )
     group.add_argument(
         "--format", choices=["json", "cbor"], default="json", help="of payloads; default: json"
@@ -163,18 +170,32 @@ def meant(read: Callable[[str], T], text: str) -> T:
         raise BadRequest(error.message) from error
 
 
-def key_of(args: argparse.Namespace) -> Key:
-    """The key that the options name."""
-    token = token_of(args)
+def key_of(args: argparse.Namespace, present: KeyOnToken | None = None) -> Key | None:
+    """The key that the options name, if any; `present` as for :func:`token_of`."""
+    token = token_of(args, present)
     if token is not None:
         if args.keys:
             raise BadRequest("the key is on the token: --keys is for one that the server makes")
+        if args.key_type is not None:
+            raise BadRequest(
+                "either --key-type or --pkcs11-module, --token, --key-label and --pin-file: a key "
+                "that is made here, or one on a token"
+            )
         return token
-    return cast("Key", "server" if args.keys else KEY_TYPES[args.key_type])
+    if args.keys:
+        if args.key_type is not None:
+            raise BadRequest("either --keys or --key-type: the server makes RSA-2048")
+        if args.subject is not None:
+            raise BadRequest(
+                "either --keys or --subject: a subject is for a signing request, and there is none "
+                "when the server makes the key"
+            )
+        return "server"
+    return None if args.key_type is None else cast("Key", KEY_TYPES[args.key_type])
 
 
-def token_of(args: argparse.Namespace) -> KeyOnToken | None:
-    """The key on a token, if one is named."""
+def token_of(args: argparse.Namespace, present: KeyOnToken | None = None) -> KeyOnToken | None:
+    """The key on a token, if one is named; what is left out then is as in `present`."""
     from fleetgate.device.identity import KeyOnToken
 
     given = {
@@ -186,6 +207,13 @@ def token_of(args: argparse.Namespace) -> KeyOnToken | None:
     missing = [name for name, value in given.items() if value is None]
     if len(missing) == len(given):
         return None
+    if present is not None:
+        return KeyOnToken(
+            args.pkcs11_module or present.module,
+            args.token or present.token,
+            args.key_label or present.key,
+            args.pin_file or present.pin_file,
+        )
     if missing:
         raise BadRequest(f"a key on a token needs {' and '.join(missing)}, too")
     return KeyOnToken(args.pkcs11_module, args.token, args.key_label, args.pin_file)
@@ -244,6 +272,7 @@ def journey_of(args: argparse.Namespace) -> dict[str, Any]:
         "subject": args.subject,
         "client_id": args.client_id,
         "own_client_id": args.own_client_id,
+        "begin_anew": args.begin_anew,
         "terms": Terms(args.format, timeout=args.timeout, mqtt_timeout=args.mqtt_timeout),
         "retries": Retries(args.attempts, args.give_up_after, args.first_pause, args.longest_pause),
         "connect": connect_of(args),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import textwrap
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from cryptography import x509
@@ -83,8 +85,9 @@ def subject_of(text: str) -> x509.Name:
     try:
         name = x509.Name.from_rfc4514_string(text)
     except ValueError as error:
+        why = f": {error}" if str(error) else ""
         raise BadRequest(
-            f"`{text!s:.200}` is no subject as `CN=lamp-1,O=Example` (RFC 4514): {error}"
+            f"`{text!s:.200}` is no subject as `CN=lamp-1,O=Example` (RFC 4514){why}"
         ) from error
     if not list(name):
         raise BadRequest("the subject of a certificate signing request is empty")
@@ -160,6 +163,50 @@ def check_issued(operation: Operation, issued: Issued, public_key: PublicKey) ->
 # --- the token ---
 
 
+def initialise(module: Path) -> None:
+    """Load the PKCS#11 module `module` into this process, for signing; harmless when it is there.
+
+    Best called before anything else uses it: C_Initialize may be called once in a process (PKCS#11
+    section 5.4). AWS's runtime takes a module that is initialised already, python-pkcs11 does not
+    by itself. Raises StorageRefused when the module cannot be loaded, and ExtraMissing.
+    """
+    extras.load("pkcs11", "pkcs11")
+    try:
+        _library(str(module))
+    except _failures() as error:
+        raise StorageRefused(
+            f"the PKCS#11 module `{module}` cannot be used: {_said(error)}"
+        ) from error
+
+
+@cache
+def _library(module: str) -> pkcs11._pkcs11.lib:
+    import pkcs11
+    from pkcs11._pkcs11 import lib
+
+    class Shared(lib):
+        """One that somebody else has initialised, and so ends."""
+
+        def initialize(self) -> None:
+            with suppress(pkcs11.PKCS11Error):  # if it is not that, the next call fails too
+                super().initialize()
+
+    try:
+        return pkcs11.lib(module)
+    except pkcs11.PKCS11Error:
+        return Shared(module)
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    import pkcs11
+
+    return pkcs11.PKCS11Error, RuntimeError
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}{f': {error}' if str(error) else ''}"
+
+
 @contextmanager
 def _session(key: KeyOnToken) -> Iterator[pkcs11.Session]:
     """A session on the token, with the user logged in."""
@@ -169,9 +216,9 @@ def _session(key: KeyOnToken) -> Iterator[pkcs11.Session]:
         pin = key.pin_file.read_text("utf-8").rstrip("\r\n")
     except (OSError, ValueError) as error:
         raise StorageRefused(f"cannot read the PIN in `{key.pin_file}`: {error}") from error
+    initialise(key.module)
     try:
-        library = pkcs11.lib(str(key.module))
-        token = library.get_token(token_label=key.token)
+        token = _library(str(key.module)).get_token(token_label=key.token)
         try:
             session = token.open(user_pin=pin)
         except pkcs11.UserAlreadyLoggedIn:  # a login is of the process, not of the session
@@ -179,10 +226,9 @@ def _session(key: KeyOnToken) -> Iterator[pkcs11.Session]:
         with session:
             yield session
     except (pkcs11.PKCS11Error, RuntimeError) as error:
-        said = f"{type(error).__name__}{f': {error}' if str(error) else ''}"
         raise StorageRefused(
             f"the key `{key.key}` of the token `{key.token}` (`{key.module}`) cannot be used: "
-            f"{said}"
+            f"{_said(error)}"
         ) from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from argparse import ArgumentTypeError
 from collections.abc import Mapping
 from ipaddress import IPv6Address
 from pathlib import Path
@@ -16,6 +17,13 @@ PORT = 8883
 _ENDPOINT = re.compile(
     r"(?:(?P<name>[^\s:/@\[\]]+)|\[(?P<address>[^\s/@\[\]]+)\])(?::(?P<port>[0-9]+))?", re.ASCII
 )
+
+
+def directory_of(text: str) -> Path:
+    """A directory, for argparse: an empty text would be the present one, and a mistake."""
+    if not text:
+        raise ArgumentTypeError("the name of a directory is empty")
+    return Path(text)
 
 
 def endpoint_of(text: str) -> tuple[str, int]:

@@ -31,6 +31,7 @@ class Plan:
     ``client_id`` is the one to connect with by them. ``own_client_id`` is the one of the new
     identity; None for the thing's name, or ``client_id`` when there is none. ``authorities`` is
     the content of the endpoint's CA file. ``config_goal`` is what ``config.json`` says of the goal.
+    ``begin_anew`` gives up what may be registered, when it can neither be asked for nor connect.
     """
 
     goal: Goal
@@ -47,6 +48,7 @@ class Plan:
     terms: Terms
     retries: Retries
     token_seconds: float
+    begin_anew: bool = False
 
     @property
     def key_name(self) -> str:

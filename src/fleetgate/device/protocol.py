@@ -192,6 +192,13 @@ def _decode(payload_format: PayloadFormat, topic: str, payload: bytes) -> dict[s
         ) from error
     if not isinstance(values, dict):
         raise BadAnswer(f"the answer on `{topic}` is not a map", topic=topic)
+    if payload_format == "json":  # which can name half a character; CBOR cannot
+        try:
+            json.dumps(values, ensure_ascii=False).encode("utf-8")
+        except (UnicodeEncodeError, RecursionError) as error:
+            raise BadAnswer(
+                f"the answer on `{topic}` holds what is no Unicode text: {error}", topic=topic
+            ) from error
     return values
 
 

@@ -33,7 +33,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, cast, get_args
 
 from fleetgate.device import credentials as files
 from fleetgate.device import directory, disk, identity, journal, keys, protocol, tls
@@ -69,6 +69,11 @@ _RETRIES = Retries()
 _AROUND = Surroundings()
 _DISK = Disk()
 _KEYS = {*get_args(KeyKind), "server"}
+_WITHOUT_TOKENS = {
+    "fleetgate.device.paho_client": "paho-mqtt",
+    "fleetgate.device.aiomqtt_client": "aiomqtt",
+}
+"""Adapters by Python's TLS, which needs the key itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +134,7 @@ def provision(
     terms: Terms = _TERMS,
     retries: Retries = _RETRIES,
     token_seconds: float = TOKEN_SECONDS,
+    begin_anew: bool = False,
     connect: Connect | None = None,
     progress: Progress | None = None,
     stop: threading.Event | None = None,
@@ -146,9 +152,12 @@ def provision(
 
     `client_id` is the one for the claim's connection, by default a random one; `own_client_id` the
     one of the new identity, by default the name of its thing, or `client_id` when there is none.
-    `token_seconds` is how long the server's ownership tokens live. `connect` is that of an adapter
-    (paho-mqtt's, or awscrt's for a key on a token). `progress` is called with each step. When
-    `stop` is set, it ends before the next step, and goes on when it is called again.
+    `token_seconds` is how long the server's ownership tokens live. With `begin_anew` a device that
+    may be registered, but whose token is over and whose certificate is refused, gets another
+    certificate and key instead of InDoubt; the server may keep the first one for good. `connect`
+    is that of an adapter (paho-mqtt's, or awscrt's for a key on a token). `progress` is called with
+    each step. When `stop` is set, it ends before the next step, and goes on when it is called
+    again.
 
     `out` is made (mode 0700) when it is missing. A complete identity in it is never replaced: when
     it was made for the same endpoint, template and parameters it is returned and nothing is done,
@@ -162,12 +171,13 @@ def provision(
     with ExitStack() as cleanup:
         with steps("prepare", f"preparing `{out}`"):
             goal = _goal("provision", endpoint, template, parameters)
+            _check_key(key, subject, connect, claim)
+            of_csr = None if subject is None else keys.subject_of(subject)
             authorities: bytes | None = None
             if not Path(out).exists():  # else the claim may not be needed any more, and be gone
                 authorities = _authorities(endpoint)
                 _check_claim(endpoint, claim, retries)
             name = f"fleetgate-{secrets.token_hex(8)}" if client_id is None else client_id
-            of_csr = None if subject is None else keys.subject_of(subject)
             _check(key, name, own_client_id, terms, token_seconds, template)
             place = cleanup.enter_context(directory.open_directory(Path(out), calls))
             place.check(_strangers(endpoint, claim))
@@ -175,8 +185,11 @@ def provision(
             if place.current() is not None and (found is None or found.goal.purpose == "renew"):
                 same = _same(identity.load(out), _digest(goal))
                 return Provisioned(same, steps.seconds, already=True)
-            if found is None or found.registration is None:
+            if found is None or not (
+                found.registration or (found.state == "registering" and _gone(claim))
+            ):
                 retries = _check_claim(endpoint, claim, retries)
+            _initialise(key)
             plan = Plan(
                 goal,
                 _digest(goal),
@@ -192,6 +205,7 @@ def provision(
                 terms,
                 retries,
                 token_seconds,
+                begin_anew,
             )
             adapter = connect or _adapter(key, claim)
             journey = Journey(plan, place, adapter, steps, around, stop)
@@ -207,13 +221,14 @@ def renew(
     *,
     endpoint: Endpoint | None = None,
     keep_key: bool = False,
-    key: Key = "P-256",
+    key: Key | None = None,
     subject: str | None = None,
     client_id: str | None = None,
     own_client_id: str | None = None,
     terms: Terms = _TERMS,
     retries: Retries = _RETRIES,
     token_seconds: float = TOKEN_SECONDS,
+    begin_anew: bool = False,
     connect: Connect | None = None,
     progress: Progress | None = None,
     stop: threading.Event | None = None,
@@ -229,7 +244,10 @@ def renew(
 
     `endpoint` is that of the present identity when it is left out; a proxy has to be given. With
     `keep_key` the new certificate is for the present key, in its file or on its token, else for
-    one as `key` says. `client_id` is that of the present identity by default: an application that
+    one as `key` says. Without either it is for a new key of the present one's kind, made here; a
+    key on a token is kept, because only its owner can make another one there.
+
+    `client_id` and `own_client_id` are that of the present identity by default: an application that
     is connected with it meanwhile is disconnected by the server. The others are as for
     :func:`provision`.
 
@@ -239,11 +257,15 @@ def renew(
     steps = Steps(progress, around.monotonic)
     with ExitStack() as cleanup:
         with steps("prepare", f"preparing `{out}`"):
-            _check(key, client_id, own_client_id, terms, token_seconds, template)
-            identity.load(out)  # NoIdentity before anything is made
+            _check(key or "P-256", client_id, own_client_id, terms, token_seconds, template)
+            if keep_key and key is not None:
+                raise BadRequest("either `keep_key` or `key`: the present key or another one")
+            present = identity.load(out)  # NoIdentity before anything is made
+            _check_key(key, subject, connect, present.credentials)
             place = cleanup.enter_context(directory.open_directory(Path(out), calls))
             place.check([])
             present = identity.load(out)
+            next_key = _next_key(present, keep_key, key)
             found = place.journal()
             finished = found is not None and found.number == present.number
             if found is not None and finished:  # all but forgetting the journal was done
@@ -257,17 +279,19 @@ def renew(
                 _authorities(endpoint),
                 present.credentials,
                 present.client_id if client_id is None else client_id,
-                own_client_id,
+                present.client_id if own_client_id is None else own_client_id,
                 parameters,
-                "kept" if keep_key else key,
+                next_key,
                 None if subject is None else keys.subject_of(subject),
                 present,
                 terms,
                 retries,
                 token_seconds,
+                begin_anew,
             )
             if found is not None and finished and found.goal == plan.goal:
                 return Provisioned(present, steps.seconds, already=True)
+            _initialise(present.token if next_key == "kept" else next_key)
             adapter = connect or _adapter(plan.key, present.credentials)
             journey = Journey(plan, place, adapter, steps, around, stop)
             journey.prepare()
@@ -330,7 +354,18 @@ def _goal(
     for name, value in parameters.items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise BadRequest(f"the parameter `{name!s:.80}` is not a text: {type(value).__name__}")
+        _check_text("the name of a parameter", name)
+        _check_text(f"the parameter `{name:.80}`", value)
+    _check_text("the endpoint", endpoint.host)
     return Goal(purpose, endpoint.host, endpoint.port, template, journal.digest(parameters))
+
+
+def _check_text(what: str, value: str) -> None:
+    """Raises BadRequest when it cannot be UTF-8 (a lone surrogate), as all that is sent is."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise BadRequest(f"{what} {value!a:.80} is no Unicode text: {error.reason}") from None
 
 
 def _digest(goal: Goal) -> str:
@@ -363,6 +398,14 @@ def _check(
     for name, value in (("client_id", client_id), ("own_client_id", own_client_id)):
         if value is not None and (not isinstance(value, str) or not value):
             raise BadRequest(f"`{name}` is {value!r:.80}, no text with characters in it")
+        if value is not None:
+            _check_text(f"`{name}`", value)
+
+
+def _gone(claim: AnyCredentials) -> bool:
+    """Whether the claim's files have been taken away."""
+    files_of = [claim.certificate, *([claim.key] if isinstance(claim, Credentials) else [])]
+    return not all(Path(each).exists() for each in files_of)
 
 
 def _check_claim(endpoint: Endpoint, claim: AnyCredentials, retries: Retries) -> Retries:
@@ -394,6 +437,36 @@ def _same(present: Identity, goal: str) -> Identity:
         f"{present.certificate_id}) for another endpoint, template or parameters; it is never "
         "replaced: choose another directory, or move it away"
     )
+
+
+def _next_key(present: Identity, keep_key: bool, key: Key | None) -> Key | Literal["kept"]:
+    """What a renewal's certificate is for; see :func:`renew`."""
+    if keep_key or (key is None and present.token is not None):
+        return "kept"
+    if key is not None:
+        return key
+    return cast("KeyKind", present.key_kind) if present.key_kind in _KEYS else "P-256"
+
+
+def _check_key(
+    key: object, subject: str | None, connect: Connect | None, by: AnyCredentials
+) -> None:
+    """Raises BadRequest when the key has no use for `subject`, or `connect` none for the keys."""
+    if key == "server" and subject is not None:
+        raise BadRequest("a subject is for a signing request: there is none for the server's key")
+    module = getattr(connect, "__module__", None)
+    on_token = isinstance(key, identity.KeyOnToken) or not isinstance(by, Credentials)
+    if on_token and module in _WITHOUT_TOKENS:
+        raise BadRequest(
+            f"a key on a PKCS#11 token cannot be used by {_WITHOUT_TOKENS[module]}: connect with "
+            "awscrt, which is the default for it"
+        )
+
+
+def _initialise(key: object) -> None:
+    """Have the module that signs in this process before anybody connects with it."""
+    if isinstance(key, identity.KeyOnToken):
+        keys.initialise(Path(key.module))
 
 
 def _adapter(key: object, by: AnyCredentials) -> Connect:

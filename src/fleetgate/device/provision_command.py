@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fleetgate.device import journey_options as shared
+from fleetgate.device import options
 
 if TYPE_CHECKING:
     from fleetgate.device.claim import Claim
     from fleetgate.device.endpoint import AnyCredentials, Endpoint
-    from fleetgate.device.identity import Identity
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "it goes on where it ended."
     )
     parser.add_argument(
-        "--out", required=True, type=Path, metavar="DIR", help="where the new identity goes"
+        "--out",
+        required=True,
+        type=options.directory_of,
+        metavar="DIR",
+        help="where the new identity goes",
     )
     shared.add_template(parser, "that of --claim")
     group = parser.add_argument_group("server and claim")
@@ -55,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="LABEL",
         help="the claim's private key is on the token of --token, under this label",
     )
-    shared.add_key(parser)
+    shared.add_key(parser, "p256")
     shared.add_connection(parser, "a random one")
     shared.add_patience(parser)
     shared.add_output(parser)
@@ -63,7 +67,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Carry it out; the exit code. Raises ProvisioningError, BadRequest and ExtraMissing."""
-    from fleetgate.device import options
     from fleetgate.device.endpoint import Credentials, Endpoint
     from fleetgate.device.errors import BadRequest
     from fleetgate.device.provision import provision
@@ -71,13 +74,13 @@ def run(args: argparse.Namespace) -> int:
     credentials: AnyCredentials
     parameters = shared.meant(options.parameters_of, args.parameters)
     others = shared.journey_of(args)
-    key = shared.key_of(args)
+    key = shared.key_of(args) or "P-256"
     with ExitStack() as cleanup:
-        present = _finished(args)
-        if present is not None:
-            endpoint = Endpoint(present.host, present.port)
+        former = _former(args)
+        if former is not None:
+            endpoint = shared.with_options(Endpoint(*former[:3]), args)
             credentials = Credentials(args.claim, args.claim)
-            template = args.template or present.template
+            template = args.template or former[3]
         else:
             claim = _claim(args)
             endpoint, credentials = _where(args, claim, cleanup)
@@ -93,20 +96,27 @@ def run(args: argparse.Namespace) -> int:
         )
 
 
-def _finished(args: argparse.Namespace) -> Identity | None:
-    """The identity that is complete, when the claim's file has been taken away since.
+def _former(args: argparse.Namespace) -> tuple[str, int, Path | None, str] | None:
+    """Host, port, authorities and template, when the claim's file has been taken away since.
 
-    It says where it belongs, which the claim would have said; nothing is connected to any more.
+    The identity in the directory says it, or the journal of one that may do without its claim.
     """
     from fleetgate.device import identity
     from fleetgate.device.errors import NoIdentity
+    from fleetgate.device.status_command import needs_claim, unfinished
 
     if args.claim is None or args.endpoint is not None or args.claim.exists():
         return None
     try:
-        return identity.load(args.out)
+        present = identity.load(args.out)
+        return present.host, present.port, None, present.template
     except NoIdentity:
+        found = unfinished(args.out)
+    if found is None or needs_claim(args.out):
         return None
+    own = args.out / identity.name_of(found.number) / identity.CA
+    ca: Path | None = args.ca or (own if own.exists() else None)
+    return found.goal.endpoint, found.goal.port, ca, found.goal.template
 
 
 def _claim(args: argparse.Namespace) -> Claim | None:
@@ -128,7 +138,6 @@ def _claim(args: argparse.Namespace) -> Claim | None:
 def _where(
     args: argparse.Namespace, claim: Claim | None, cleanup: ExitStack
 ) -> tuple[Endpoint, AnyCredentials]:
-    from fleetgate.device import options
     from fleetgate.device.endpoint import Endpoint
     from fleetgate.device.errors import BadRequest
 

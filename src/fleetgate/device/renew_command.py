@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from dataclasses import replace
 from pathlib import Path
 
 from fleetgate.device import journey_options as shared
+from fleetgate.device import options
+from fleetgate.device.errors import BadRequest
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "whatever happens, the present one is. When it was interrupted, run it again."
     )
     parser.add_argument(
-        "directory", type=Path, metavar="DIR", help="the directory of the present identity"
+        "directory",
+        type=options.directory_of,
+        metavar="DIR",
+        help="the directory of the present identity",
     )
     parser.add_argument(
         "--within",
@@ -32,30 +38,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--endpoint", metavar="HOST[:PORT]", help="default: that of the present identity"
     )
     parser.add_argument("--ca", type=Path, metavar="F", help="default: as in the present identity")
-    group = shared.add_key(parser)
+    group = shared.add_key(parser, "as the present one; one on a token is kept")
     group.add_argument(
         "--keep-key", action="store_true", help="the new certificate is for the present key"
     )
-    shared.add_connection(parser, "that of the present identity")
+    shared.add_connection(parser, *["that of the present identity"] * 2)
     shared.add_patience(parser)
     shared.add_output(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Carry it out; the exit code. Raises ProvisioningError, BadRequest and ExtraMissing."""
-    from fleetgate.device import identity, options
-    from fleetgate.device.errors import BadRequest
+    from fleetgate.device import identity
     from fleetgate.device.provision import renew
     from fleetgate.device.status_command import unfinished
 
     parameters = shared.meant(options.parameters_of, args.parameters)
     others = shared.journey_of(args)
-    if args.keep_key and args.keys:
-        raise BadRequest("either --keep-key or --keys")
+    if args.keep_key:
+        _check_kept(args)
+    if args.within is not None and math.isnan(args.within):
+        raise BadRequest("--within is no number of days: nan")
     if args.template is not None:
         options.check_template(args.template)
-    key = shared.key_of(args)
     present = identity.load(args.directory)
+    key = shared.key_of(args, present.token)
     if args.within is not None and unfinished(args.directory) is None:
         left = (present.ends_at().timestamp() - time.time()) / 86400
         if left > args.within:
@@ -84,3 +91,18 @@ def run(args: argparse.Namespace) -> int:
             **others,
         ),
     )
+
+
+def _check_kept(args: argparse.Namespace) -> None:
+    """Raises BadRequest when --keep-key comes with an option about another key."""
+    others = {
+        "--keys": args.keys or None,
+        "--key-type": args.key_type,
+        "--pkcs11-module": args.pkcs11_module,
+        "--token": args.token,
+        "--key-label": args.key_label,
+        "--pin-file": args.pin_file,
+    }
+    for name, value in others.items():
+        if value is not None:
+            raise BadRequest(f"either --keep-key or {name}: the present key or another one")

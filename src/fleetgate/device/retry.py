@@ -7,12 +7,15 @@ Jitter" (full jitter).
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from fleetgate.device.errors import BadRequest
+
+_DAY = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +36,12 @@ class Retries:
         """Raises BadRequest for what cannot be."""
         if self.attempts < 1:
             raise BadRequest(f"a step has to be tried once, not {self.attempts} times")
-        for name in ("seconds", "first_pause", "longest_pause"):
+        for name, most in (("seconds", math.inf), ("first_pause", _DAY), ("longest_pause", _DAY)):
             value = getattr(self, name)
             if not value >= 0:  # also false for NaN
                 raise BadRequest(f"`{name}` is {value!r:.80}, which is less than 0")
+            if value > most:
+                raise BadRequest(f"`{name}` is {value!r:.80} seconds, which is more than a day")
 
     def pause(self, failures: int, chance: float) -> float:
         """Seconds to wait after so many failures (1 on); `chance` is a number from 0 to 1."""

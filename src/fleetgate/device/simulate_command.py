@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="how many may be under way at a time; default: all",
     )
-    add("--storms", type=int, default=1, metavar="N", help="how often all reconnect; default: 1")
+    add("--storms", type=int, metavar="N", help="how often all of a storm reconnect; default: 1")
     add(
         "--spread",
         type=float,
@@ -190,6 +190,8 @@ def plan_of(args: argparse.Namespace, environ: Mapping[str, str], cleanup: ExitS
     parameters = options.parameters_of(args.parameters)
     template, endpoint, claim = _where(args, environ, cleanup)
     options.check_template(template)
+    if args.storms is not None and args.profile != "storm":
+        raise BadRequest("--storms is for --profile storm: only then do all reconnect")
     return Plan(
         endpoint,
         claim,
@@ -199,7 +201,7 @@ def plan_of(args: argparse.Namespace, environ: Mapping[str, str], cleanup: ExitS
         args.profile or ("burst" if args.rate is None else "steady"),
         args.rate,
         args.concurrency,
-        args.storms,
+        1 if args.storms is None else args.storms,
         args.spread,
         args.keys,
         Terms(args.format, timeout=args.timeout, mqtt_timeout=args.timeout),

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fleetgate.device import options
+
 if TYPE_CHECKING:
     from fleetgate.device.identity import Identity
     from fleetgate.device.journal import Journal
@@ -19,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Show the identity in a directory, and whether a provisioning or renewal in it is not "
         "finished. The exit code is 1 when there is no identity. Nothing is connected to."
     )
-    parser.add_argument("directory", type=Path, metavar="DIR", help="the directory of the identity")
+    parser.add_argument(
+        "directory", type=options.directory_of, metavar="DIR", help="the directory of the identity"
+    )
     parser.add_argument("--json", action="store_true", dest="as_json", help="print it as JSON")
 
 
@@ -51,6 +55,8 @@ def unfinished(directory: Path) -> Journal | None:
     path = directory / identity.JOURNAL
     with disk.told(f"cannot use the directory `{directory}`"):
         try:
+            if directory.is_symlink():
+                raise StorageRefused(f"`{directory}` is a symbolic link: name the directory itself")
             descriptor = disk.open_directory(directory)
         except FileNotFoundError:
             return None
@@ -65,12 +71,15 @@ def unfinished(directory: Path) -> Journal | None:
 
 
 def needs_claim(directory: Path) -> bool:
-    """Whether a provisioning into `directory` has to connect with its claim (again)."""
+    """Whether a provisioning into `directory` has to connect with its claim (again).
+
+    When it may be registered it can do without, if the new certificate connects.
+    """
     from fleetgate.device import identity
     from fleetgate.device.errors import NoIdentity
 
     found = unfinished(directory)
-    if found is not None and found.state in ("registered", "proven"):
+    if found is not None and found.state in ("registering", "registered", "proven"):
         return False
     try:
         identity.load(directory)

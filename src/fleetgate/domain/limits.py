@@ -66,8 +66,7 @@ class Limits:
     function_storage: int = 80_530_636_800
     """Bytes of the zips of all Lambda functions of an account together."""
     function_unpacked: int = 2_684_354_560
-    """Bytes on the disk of the unpacked code of Lambda functions that are in use together. Not
-    bounded by AWS."""
+    """Bytes on the disk of all unpacked code of Lambda functions. AWS has no such limit."""
     function_policy: int = 20_480
     """Bytes of the resource policy of a Lambda function."""
     function_environment: int = 4096

@@ -1,22 +1,24 @@
 """What a function may reach: Landlock, a system call filter, no capabilities.
 
 Theory of operation. A function runs as the same user as the server, so that file permissions do
-not keep it from the server's keys and database. Three things of Linux that need no privileges do:
+not keep it from the server's keys and database. Three things of Linux that need no privileges do,
+beside namespaces (functions/namespaces.py):
 
 * Landlock (since 5.13; docs.kernel.org/userspace-api/landlock.html) is an allow-list of
   directories. It also keeps its processes from tracing others, which is what reading
   ``/proc/PID/environ`` or ``mem`` takes. From ABI 6 on it keeps their signals and abstract sockets
   to themselves.
-* A seccomp filter refuses what Landlock does not know: to connect to Unix sockets (the D-Bus of
-  the user, Docker and PostgreSQL trust whoever has the right uid), to change modes, owners and
-  attributes by path, limits and priorities of other processes, the kernel's keyrings. io_uring
-  goes past such filters and does not exist for functions.
+* A seccomp filter (functions/system_calls.py) refuses what Landlock does not know: to connect to
+  Unix sockets (the D-Bus of the user, Docker and PostgreSQL trust whoever has the right uid),
+  limits and priorities of other processes, the kernel's keyrings, and changes of modes, owners and
+  times where nothing else keeps them. io_uring goes past such filters and does not exist for
+  functions.
 * Where the server is root, its processes have no capability left.
 
 An allow-list cannot say "all but this directory". `_allow` says it by allowing what lies beside
 the directory, on each level on the way to it.
 
-This runs in the launcher before the function's runtime does: it is alone in its process, imports
+This runs in a fork of the launcher that becomes the runtime: it is alone in its process, imports
 the standard library only, and little of it.
 """
 
@@ -162,7 +164,7 @@ def _add_rule(ruleset: int, path: str, rights: int) -> None:
         os.close(where)
 
 
-# --- privileges ------------------------------------------------------------------------------------
+# --- privileges ---------------------------------------------------------------------------------
 
 
 def _drop_capabilities() -> None:

@@ -19,14 +19,14 @@ import socket
 import struct
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from fleetgate.functions import confinement, namespaces
 
-MAX_LEFT_BEHIND: Final = 256
+MAX_LEFT_BEHIND: Final = 100
 """Processes a second that may end after whoever started them did."""
 
+_SESSION_NICE: Final = 5  # a quarter of the processor beside one that is busy: hooks are waited for
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _ANCILLARY: Final = socket.CMSG_SPACE(12)  # struct ucred: pid, uid, gid
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -36,8 +36,7 @@ class NotBegun(Exception):
     """The runtime could not be started; the message says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(NamedTuple):
     """A runtime that began, and its keeper; `missing` is what the kernel does not offer.
 
     `ended` is a pipe with one JSON object to come. `separate` tells whether they are in a PID
@@ -109,7 +108,7 @@ def _keep(plan: Mapping[str, Any], told: int, ended: int, mode: str) -> None:
             os._exit(1)
         signal.set_wakeup_fd(-1)
         _close_others(told, ended)
-        _come_last(plan["nice"])
+        _come_last()
         missing = []
         whole = plan["confinement"]["whole"]
         sealed = bounded = False
@@ -157,13 +156,13 @@ def _wait(runtime: int) -> dict[str, Any]:
             since, count = now, 0
 
 
-def _come_last(nice: int) -> None:
+def _come_last() -> None:
     """When memory is short, this and what it starts are ended first, and are nice as a session.
 
     Where sessions share the processor (sched(7), "The autogroup feature"), the nice value of a
     process counts only within its session.
     """
-    for name, value in (("oom_score_adj", 1000), ("autogroup", nice)):
+    for name, value in (("oom_score_adj", 1000), ("autogroup", _SESSION_NICE)):
         with contextlib.suppress(OSError), open(f"/proc/self/{name}", "w") as file:  # noqa: PTH123
             file.write(str(value))
 

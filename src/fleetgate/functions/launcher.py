@@ -115,9 +115,7 @@ def _serve(
         patience = watched.patience(time.monotonic())
         if (of_api := api.patience()) is not None:
             patience = min(patience, of_api)
-        readable, writable, _ = select.select(
-            [server, kept.ended, *reading], writing, [], patience
-        )
+        readable, writable, _ = select.select([server, kept.ended, *reading], writing, [], patience)
         # connections first: an event is not for one that was closed
         api.turn(readable, writable)
         if server in readable:

@@ -182,7 +182,7 @@ class Process:
         try:
             await asyncio.to_thread(removal.remove, str(temporary))
         except OSError as error:
-            log.error(  # noqa: TRY400 - it says all there is
+            log.error(
                 "event=function-directory-not-removed function=%s directory=%s cause='%s'",
                 *(self._program.name, temporary, error.strerror),
             )

@@ -32,13 +32,13 @@ def remove(path: str) -> None:
 
 
 def _empty(top: int, directory: str) -> None:
-    os.chmod(directory, 0o700, dir_fd=top)  # noqa: PTH101
+    os.chmod(directory, 0o700, dir_fd=top)
     inside = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=top)
     try:
         while names := _names(inside):
             for name, is_directory in names:
                 if is_directory:
-                    os.chmod(name, 0o700, dir_fd=inside)  # noqa: PTH101
+                    os.chmod(name, 0o700, dir_fd=inside)
                     moved = f".{os.urandom(16).hex()}"
                     os.rename(name, moved, src_dir_fd=inside, dst_dir_fd=top)
                 else:

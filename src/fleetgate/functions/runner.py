@@ -256,7 +256,7 @@ async def _removed(directory: Path) -> None:
     try:
         await asyncio.to_thread(removal.remove, str(directory))
     except OSError as error:
-        log.error(  # noqa: TRY400 - it says all there is
+        log.error(
             "event=function-directory-not-removed directory=%s cause=%r", directory, str(error)
         )
 
