@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import re
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -202,8 +201,3 @@ def outside(runtime: int, inner: int) -> int:
                 if int(numbers.split()[-1]) == inner:
                     return int(each.name)
     raise ProcessLookupError(f"{inner} beside {runtime}")
-
-
-def temporaries() -> set[str]:
-    """The temporary directories of functions there are on this machine."""
-    return {each.name for each in Path(tempfile.gettempdir()).glob("fleetgate-function-*")}

@@ -29,7 +29,6 @@ from tests.functions.programs import (
     outside,
     parent,
     pool,
-    temporaries,
     value,
     write_code,
 )
@@ -371,11 +370,13 @@ def test_a_function_that_cannot_start_is_not_started_for_each_of_many(
 
 
 def test_closing_ends_what_runs_and_leaves_nothing(code: Path) -> None:
-    before = temporaries()
+    temporary = Path()
 
     async def scenario(target: Pool) -> None:
+        nonlocal temporary
         pid = await pid_of(target)
-        assert temporaries() - before
+        temporary = Path(await value(target, "import os; result = os.environ['TMPDIR']"))
+        assert temporary.is_dir()
         long = asyncio.create_task(ask(target, "import time; time.sleep(30)"))
         waiting = asyncio.create_task(ask(target, ANSWER))
         await asyncio.sleep(0.05)
@@ -387,7 +388,7 @@ def test_closing_ends_what_runs_and_leaves_nothing(code: Path) -> None:
         assert not is_alive(pid)
 
     with_pool(lambda: pool(code, concurrency=1), scenario)
-    assert temporaries() <= before
+    assert not temporary.exists()
 
 
 def test_draining_lets_what_runs_come_to_its_end(code: Path) -> None:
