@@ -1,26 +1,26 @@
 """Links to the code of functions that work by themselves, for ten minutes.
 
 As with AWS, where they are presigned requests to S3, a link needs no signature of its reader: it
-says what may be read and until when, and carries an HMAC-SHA256 over both (see report_links.py).
+proves by itself what may be read and until when (signed_links.py).
 
 Source: Lambda API reference, GetFunction: "a presigned URL that's valid for 10 minutes".
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fleetgate.errors import AccessDeniedException, ResourceNotFoundException
+from fleetgate.errors import ResourceNotFoundException
+from fleetgate.operations import signed_links
 
 PREFIX = "/_fleetgate/functions/"
 
 LINK_SECONDS = 600
 """How long a link works."""
 
+_PURPOSE = b"function code"
 _PATH = re.compile(r"([a-zA-Z0-9_-]{1,64})/([0-9a-f-]{36})\.zip")
 
 
@@ -39,8 +39,7 @@ class CodeOfFunction:
 
 def link(token_key: bytes, code: CodeOfFunction, now: float) -> str:
     """The path and query of a link that works for ten minutes."""
-    expires = int(now) + LINK_SECONDS
-    return f"{code.path}?Expires={expires}&Signature={_signature(token_key, code, expires)}"
+    return signed_links.signed(token_key, _PURPOSE, code.path, int(now) + LINK_SECONDS)
 
 
 def check_link(
@@ -55,25 +54,10 @@ def check_link(
     if found is None:
         raise ResourceNotFoundException(f"no code of a function is at {path[:200]}")
     code = CodeOfFunction(found[1], found[2])
-    expires = fields.get("Expires", "")
-    if not (expires.isascii() and expires.isdigit() and len(expires) <= 12):
-        raise AccessDeniedException(
-            "a link to the code of a function has the parameters Expires and Signature; "
-            "GetFunction gives one out"
-        )
-    expected = _signature(token_key, code, int(expires))
-    if not hmac.compare_digest(expected.encode(), fields.get("Signature", "").encode()):
-        raise AccessDeniedException(
-            "the link to the code of a function was changed: its Signature is wrong"
-        )
-    if now >= int(expires):
-        raise AccessDeniedException(
-            f"the link to the code of function `{code.function_name}` ended "
-            f"{int(now) - int(expires)} seconds ago; GetFunction gives out another one"
-        )
+    signed_links.require_signed(
+        *(token_key, _PURPOSE, code.path, fields, now),
+        link="the code of a function",
+        of=f"the code of function `{code.function_name}`",
+        giver="GetFunction",
+    )
     return code
-
-
-def _signature(token_key: bytes, code: CodeOfFunction, expires: int) -> str:
-    key = hmac.digest(token_key, b"function code\0", hashlib.sha256)
-    return hmac.digest(key, f"{code.path}\0{expires}".encode(), hashlib.sha256).hex()
