@@ -15,7 +15,7 @@ from typing import Any
 import cbor2
 import pytest
 
-from fleetgate.device import operations
+from fleetgate.device import reply_topics
 from fleetgate.device.c_contract import (
     FLAG_ENCRYPT_CREDENTIALS,
     AcceptedRegisterThing,
@@ -81,7 +81,8 @@ def nothing_is_left() -> Iterator[None]:
     before = threading.active_count()
     yield
     assert threading.active_count() == before
-    assert operations._busy == set()
+    assert reply_topics._running == set()
+    assert reply_topics._unanswered == {}
 
 
 def answers(payload: bytes, ending: str = "accepted") -> Callable[[str, bytes], Messages]:
@@ -110,9 +111,9 @@ def outcome(
     status = kind.call(begun(client, mqtt_timeout_ms), TIMEOUT_MS, given.append, **arguments)
     received = list(given)
     assert client.subscribed == {}
-    assert client.listeners == []
     assert len([each for each in client.packets if each.startswith("unsubscribe")]) in (0, 2)
     client.lose()
+    assert client.listeners == []
     assert given == received
     return status, received
 

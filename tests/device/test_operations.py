@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from fleetgate.device import operations
+from fleetgate.device import operations, reply_topics
 from fleetgate.device.errors import (
     BadAnswer,
     BadRequest,
@@ -60,7 +60,8 @@ def nothing_is_left() -> Iterator[None]:
     before = set(threading.enumerate())  # those other tests left may end meanwhile
     yield
     assert set(threading.enumerate()) <= before
-    assert operations._busy == set()
+    assert reply_topics._running == set()
+    assert reply_topics._unanswered == {}
 
 
 def accepts(**values: object) -> Callable[[str, bytes], Messages]:
@@ -213,15 +214,17 @@ def test_errors(
     assert (caught.value.step, caught.value.topic) == (step, topic)
     assert caught.value.message.startswith(f"{step}: ")
     assert made.packets == packets
-    assert made.listeners == []
     made.lose()
+    assert made.listeners == []
 
 
 def test_the_time_out_is_kept() -> None:
+    client = ScriptedClient(silent=["unsubscribe"])
     begin = time.monotonic()
     with pytest.raises(NoAnswer) as caught:
-        keys(ScriptedClient(silent=["unsubscribe"]), Terms(timeout=0.05, mqtt_timeout=0.05))
+        keys(client, Terms(timeout=0.05, mqtt_timeout=0.05))
     assert 0.1 <= time.monotonic() - begin < 1  # the answer's, and that of UNSUBSCRIBE
+    client.lose()
     assert caught.value.waited == 0.05
 
 
@@ -330,13 +333,86 @@ def test_a_late_certificate_for_another_key_is_ignored(issuer: Issuer) -> None:
     assert key == mine.public_key()
 
 
-def test_after_a_late_answer_the_next_call_is_as_good_as_new() -> None:
+@pytest.mark.parametrize(
+    "asked",
+    [
+        lambda client: operations.create_keys_and_certificate(client, SOON),
+        lambda client: operations.create_certificate_from_csr(client, "CSR", SOON),
+        lambda client: operations.register_thing(client, "T", "tok", {"a": "1"}, SOON),
+    ],
+    ids=["keys", "csr", "register"],
+)
+def test_after_a_time_out_the_same_may_be_asked_again(
+    asked: Callable[[ScriptedClient], Issued | Registered],
+) -> None:
     client = ScriptedClient()
-    with pytest.raises(NoAnswer):
-        keys(client)
-    client.deliver(f"{KEYS}/accepted", json.dumps(ISSUED).encode())
+    for _ in range(2):
+        with pytest.raises(NoAnswer):
+            asked(client)
+        client.deliver(f"{KEYS}/accepted", json.dumps(ISSUED).encode())
     client._answer = accepts(**ISSUED)
+    for _ in range(2):
+        asked(client)
+    assert client.subscribed == {}
+    client.lose()
+
+
+def registers(client: ScriptedClient, serial: str, template: str = "T", terms: Terms = SOON) -> str:
+    return str(operations.register_thing(client, template, "tok", {"a": serial}, terms).thing_name)
+
+
+def names_the_late_one(topic: str, payload: bytes) -> Messages:
+    return [(f"{topic}/accepted", b'{"thingName": "first"}')]
+
+
+def test_a_late_answer_is_never_taken_for_that_to_another_request() -> None:
+    client = ScriptedClient(names_the_late_one, delay=0.05)
+    with pytest.raises(NoAnswer):
+        registers(client, "1", terms=Terms(timeout=0.01, mqtt_timeout=1))
+    sent = len(client.packets)
+    with pytest.raises(InProgress, match="was not answered in time on this connection") as caught:
+        registers(client, "2", terms=Terms(timeout=1))  # until then it got the thing of the first
+    assert caught.value.topic == REGISTER
+    assert len(client.packets) == sent
+    # what has other topics goes on as ever, and so does another connection
+    client._answer, client._delay = accepts(thingName="other", **ISSUED), None
+    assert registers(client, "3", "U") == "other"
     assert keys(client).certificate_id == "ab"
+    client.disconnect()
+    other = ScriptedClient(accepts(thingName="second"))
+    assert registers(other, "2") == "second"
+
+
+def test_nothing_is_awaited_of_what_was_refused_or_answered_while_it_ended() -> None:
+    refused = ScriptedClient(refused=[REGISTER])
+    for serial in ("1", "2"):
+        with pytest.raises(NotAuthorized):
+            registers(refused, serial)
+    rejected = ScriptedClient(rejects(403))
+    for serial in ("1", "2"):
+        with pytest.raises(Rejected):
+            registers(rejected, serial)
+    # answered after the time-out, and before UNSUBSCRIBE was acknowledged
+    late = ScriptedClient(names_the_late_one, delay=0.03, silent=["unsubscribe"])
+    with pytest.raises(NoAnswer):
+        registers(late, "1", terms=Terms(timeout=0.01, mqtt_timeout=0.2))
+    late._answer, late._delay = accepts(thingName="second"), None
+    assert registers(late, "2") == "second"
+    for client in (refused, rejected, late):
+        client.disconnect()
+
+
+def test_a_cancelled_call_is_one_without_its_answer() -> None:
+    async def cancelled() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.02):
+                await operations.register_thing_async(client, "T", "tok", {"a": "1"})
+
+    client = ScriptedClient()
+    asyncio.run(cancelled())
+    with pytest.raises(InProgress):
+        registers(client, "2")
+    client.disconnect()
 
 
 # --- one at a time ---
@@ -358,6 +434,7 @@ def test_one_of_a_kind_at_a_time() -> None:
         assert first.result(5).certificate_id == "ab"
     client._answer = accepts(**ISSUED)
     assert keys(client).certificate_id == "ab"
+    client.lose()
 
 
 def test_of_many_threads_one_gets_through() -> None:
@@ -395,6 +472,7 @@ def test_a_cancelled_call_cleans_up() -> None:
 
     client = ScriptedClient()
     asyncio.run(cancelled())
+    client.lose()
     assert client.listeners == []
 
 
@@ -452,3 +530,4 @@ def test_an_exception_in_the_waiting_thread_gives_the_subscriptions_back() -> No
     with pytest.raises(KeyboardInterrupt):
         keys(client)
     assert client.packets == TURN
+    client.lose()

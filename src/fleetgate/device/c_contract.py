@@ -29,9 +29,10 @@ INIT_FAILED          ``init`` only: the time-out is none                        
 What differs from the C library: JSON is offered too; no lengths are passed, no memory is freed and
 a closure takes the place of the user parameter; methods may be called from any thread; the CSR
 call checks ``init`` like the others; subscriptions are taken back after every failure; a duplicate
-or late answer calls nothing and does not disturb the next call; a failed ``init`` has not
-initialized anything; ``strerror`` knows all ten. An empty text in an accepted answer is a
-BAD_RESPONSE, ``null`` in place of ``thingName`` or ``deviceConfiguration`` is none.
+or late answer calls nothing and is not taken for that to another request: after a TIMEOUT the same
+may be asked again on the connection, anything else on its topics is BAD_PARAMETER there; a failed
+``init`` has not initialized anything; ``strerror`` knows all ten. An empty text in an accepted
+answer is a BAD_RESPONSE, ``null`` in place of ``thingName`` or ``deviceConfiguration`` is none.
 
 Source: AWS IoT Device SDK for Embedded C, branch v4_beta_deprecated, libraries/aws/provisioning.
 """

@@ -211,7 +211,7 @@ class BadRequest(ProvisioningError):
 
 
 class InProgress(BadRequest):
-    """An operation of the same kind is still running on this connection.
+    """An operation of the same kind is still running on this connection, or was not answered there.
 
     Answers carry nothing that tells two of them apart, so a second one is never begun.
     """

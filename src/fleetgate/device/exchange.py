@@ -45,6 +45,7 @@ from fleetgate.device.errors import (
     ConnectionLost,
     NoAnswer,
     NotAcknowledged,
+    NotAuthorized,
     ProvisioningError,
     Step,
 )
@@ -140,7 +141,8 @@ class Exchange(Generic[T]):
     """The state machine of one operation; see the module.
 
     ``result`` is what `interpret` made of the accepted answer, or None; ``error`` why there is
-    none. ``ignored`` counts the messages that were not taken for the answer.
+    none. ``unanswered`` says that the server may have got the request, and has not answered it.
+    ``ignored`` counts the messages that were not taken for the answer. ``payload`` is the request.
     """
 
     def __init__(
@@ -163,8 +165,9 @@ class Exchange(Generic[T]):
         self.state = State.NEW
         self.result: T | None = None
         self.error: ProvisioningError | None = None
+        self.unanswered = False
         self.ignored = 0
-        self._payload = protocol.encode(operation.payload_format, request)
+        self.payload = protocol.encode(operation.payload_format, request)
         self._interpret = interpret
         self._belongs = belongs
         self._step: Step = step
@@ -206,7 +209,8 @@ class Exchange(Generic[T]):
         if self._awaited:
             return []
         self._go(State.PUBLISHING, now + self._terms.mqtt_timeout)
-        return [Publish(self.operation.request, self._payload, self._terms.qos)]
+        self.unanswered = True
+        return [Publish(self.operation.request, self.payload, self._terms.qos)]
 
     def acknowledged(self, now: float) -> list[Action]:
         """The request was acknowledged, or at QoS 0 sent."""
@@ -218,6 +222,8 @@ class Exchange(Generic[T]):
         """A SUBSCRIBE or the PUBLISH failed."""
         if isinstance(error, ConnectionLost):
             return self.lost(error, now)
+        if isinstance(error, NotAuthorized | BadRequest):
+            self.unanswered = False  # refused, or not even sent
         return self._end(error, now)
 
     def lost(self, error: ConnectionLost, now: float) -> list[Action]:
@@ -230,7 +236,10 @@ class Exchange(Generic[T]):
         """A message came. Only the first answer counts, and only after the request."""
         if self.state not in (State.PUBLISHING, State.WAITING) or topic not in self._filters:
             self.ignored += 1
+            if self.state is State.ENDING:
+                self.unanswered = False  # too late to count, and no later
             return []
+        self.unanswered = False
         try:
             result = self._read(topic, payload)
             belongs = self._belongs is None or self._belongs(result)
@@ -242,7 +251,7 @@ class Exchange(Generic[T]):
             return self._end(bad, now)
         if not belongs:
             self.ignored += 1
-            self._foreign = True
+            self._foreign = self.unanswered = True
             return []
         self.result = result
         return self._unsubscribe(now)

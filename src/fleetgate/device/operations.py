@@ -9,7 +9,9 @@ for asyncio. What happens in which order, and what each time-out means, is told 
 
 One at a time. Answers are told apart by their topic alone, so there is never more than one
 operation of a kind on a connection, whatever its template, format or thread: a second one raises
-InProgress before anything is sent. It is over when its subscriptions are given back.
+InProgress before anything is sent. It is over when its subscriptions are given back. After one that
+was not answered, the same may be asked again on the connection, but nothing else on its topics: see
+:mod:`fleetgate.device.reply_topics`.
 
 Theory of operation. No thread is made. A :class:`_Run` holds the state machine; whoever has news (a
 callback on the client's thread, or the caller whose wait has ended) tells it under a lock. The
@@ -37,25 +39,20 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, Generic, Literal, TypeAlias, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
-from fleetgate.device import protocol
-from fleetgate.device.errors import BadRequest, ConnectionLost, InProgress, ProvisioningError
+from fleetgate.device import protocol, reply_topics
+from fleetgate.device.errors import BadRequest, ConnectionLost, ProvisioningError
 from fleetgate.device.exchange import Action, Exchange, Publish, Subscribe, Terms
 from fleetgate.device.mqtt_client import MqttClient
 from fleetgate.device.protocol import Issued, Registered
+from fleetgate.device.reply_topics import Kind
 
 logger = logging.getLogger("fleetgate.device")
-
-Kind: TypeAlias = Literal["CreateKeysAndCertificate", "CreateCertificateFromCsr", "RegisterThing"]
 
 T = TypeVar("T")
 
 _DEFAULT = Terms()
-
-_busy: set[tuple[int, Kind]] = set()
-"""What is running, by the id() of the client, which is referred to as long as it is in here."""
-_busy_lock = threading.Lock()
 
 
 def create_keys_and_certificate(client: MqttClient, terms: Terms = _DEFAULT) -> Issued:
@@ -255,7 +252,7 @@ class _Run(Generic[T]):
     def __init__(
         self, client: MqttClient, kind: Kind, exchange: Exchange[T], wake: Callable[[], None]
     ) -> None:
-        """Raises InProgress when an operation of this kind is running on the client."""
+        """Raises InProgress; see :mod:`fleetgate.device.reply_topics`."""
         self._client = client
         self._kind = kind
         self._exchange = exchange
@@ -265,14 +262,7 @@ class _Run(Generic[T]):
         self._acting = False
         self._forget_loss: Callable[[], Any] | None = None
         self._begun = time.monotonic()
-        with _busy_lock:
-            if (id(client), kind) in _busy:
-                raise InProgress(
-                    f"another {kind} is running on this connection: answers cannot be told apart, "
-                    "wait for it or use another connection",
-                    topic=exchange.operation.request,
-                )
-            _busy.add((id(client), kind))
+        reply_topics.occupy(client, kind, exchange.operation, exchange.payload)
 
     def begin(self) -> None:
         """Send the first packets."""
@@ -376,8 +366,10 @@ class _Run(Generic[T]):
     # --- the end ---
 
     def _release(self) -> None:
-        with _busy_lock:
-            _busy.discard((id(self._client), self._kind))
+        exchange = self._exchange
+        if exchange.unanswered:
+            reply_topics.left_unanswered(self._client, exchange.operation, exchange.payload)
+        reply_topics.release(self._client, self._kind)
         if self._forget_loss is not None:
             self._forget_loss()
 
