@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -22,6 +22,7 @@ from fleetgate.device import operations, reply_topics
 from fleetgate.device.errors import (
     BadAnswer,
     BadRequest,
+    ClientFailed,
     ConnectionLost,
     InProgress,
     NoAnswer,
@@ -29,8 +30,10 @@ from fleetgate.device.errors import (
     NotAuthorized,
     ProvisioningError,
     Rejected,
+    Status,
 )
 from fleetgate.device.exchange import Terms
+from fleetgate.device.mqtt_client import OnMessage
 from fleetgate.device.protocol import Issued, PayloadFormat, Registered
 from tests.device.conftest import Issuer
 from tests.device.scripted_client import Messages, ScriptedClient
@@ -60,7 +63,7 @@ def nothing_is_left() -> Iterator[None]:
     before = set(threading.enumerate())  # those other tests left may end meanwhile
     yield
     assert set(threading.enumerate()) <= before
-    assert reply_topics._running == set()
+    assert reply_topics._running == {}
     assert reply_topics._unanswered == {}
 
 
@@ -172,7 +175,7 @@ def test_an_answer_from_another_thread(call: Call) -> None:
         (functools.partial(ScriptedClient, silent=[KEYS]), NotAcknowledged, "create", KEYS, TURN),
         (
             functools.partial(ScriptedClient, broken=OSError("out of order")),
-            ProvisioningError,
+            ClientFailed,
             "create",
             KEYS,
             TURN,
@@ -531,3 +534,58 @@ def test_an_exception_in_the_waiting_thread_gives_the_subscriptions_back() -> No
         keys(client)
     assert client.packets == TURN
     client.lose()
+
+
+def test_who_left_for_good_does_not_lock_out_the_next() -> None:
+    """UNSUBSCRIBE is never acknowledged, and the caller who would have noticed is gone."""
+    client = ScriptedClient(broken=KeyboardInterrupt(), silent=["unsubscribe"])
+    with pytest.raises(KeyboardInterrupt):
+        keys(client, Terms(mqtt_timeout=0.05))
+    client._broken, client._answer = None, accepts(**ISSUED)
+    with pytest.raises(InProgress, match=r"^create: another CreateKeysAndCertificate is running"):
+        keys(client)
+    time.sleep(0.06)
+    assert keys(client).certificate_id == "ab"
+    client.lose()
+
+
+# --- what is no client as it should be ---
+
+
+class Careless(ScriptedClient):
+    """Its futures fail with whatever there is, or are cancelled."""
+
+    def __init__(self, failure: Exception | None) -> None:
+        super().__init__()
+        self._failure = failure
+
+    def subscribe(self, topic_filter: str, qos: int, on_message: OnMessage) -> Future[None]:
+        super().subscribe(topic_filter, qos, on_message)
+        future: Future[None] = Future()
+        if self._failure is None:
+            future.cancel()
+        else:
+            future.set_exception(self._failure)
+        return future
+
+
+@pytest.mark.parametrize("failure", [OSError("out of order"), None])
+@both
+def test_a_careless_client_is_an_mqtt_error(call: Call, failure: Exception | None) -> None:
+    client = Careless(failure)
+    with pytest.raises(
+        ClientFailed, match=r"failed with (OSError: out of|CancelledError)"
+    ) as found:
+        call(client, Terms(timeout=5))
+    assert (found.value.step, found.value.status) == ("subscribe", Status.MQTT_ERROR)
+    client.lose()
+
+
+def test_a_request_that_cannot_be_tells_its_step() -> None:
+    client = ScriptedClient()
+    with pytest.raises(BadRequest) as create:
+        operations.create_certificate_from_csr(client, "")
+    with pytest.raises(BadRequest) as register:
+        operations.register_thing(client, "bad name!", "tok")
+    assert (create.value.step, register.value.step) == ("create", "register")
+    assert client.packets == []

@@ -9,6 +9,8 @@ class                     status               retry
 ========================  ===================  ==========================================
 ConnectionFailed          MQTT_ERROR           yes, unless a file of this device is wrong
 ConnectionLost            MQTT_ERROR           yes, on a new connection
+PacketTooLarge            BAD_RESPONSE         no
+ClientFailed              MQTT_ERROR           no
 NotAcknowledged           MQTT_ERROR           yes
 NotAuthorized             MQTT_ERROR           no, unless the reason code is one that passes
 NoAnswer                  TIMEOUT              yes
@@ -139,6 +141,22 @@ class ConnectionLost(ProvisioningError):
 
     status = Status.MQTT_ERROR
     _usually_retry = True
+
+
+class PacketTooLarge(ConnectionLost):
+    """The connection was given up: the server sent a packet larger than this device takes.
+
+    Most likely the answer; a packet of that size is not read as far as to know.
+    """
+
+    status = Status.BAD_RESPONSE
+    _usually_retry = False
+
+
+class ClientFailed(ProvisioningError):
+    """The MQTT client failed in a way that is none of its interface: a defect of the client."""
+
+    status = Status.MQTT_ERROR
 
 
 class NotAuthorized(ProvisioningError):

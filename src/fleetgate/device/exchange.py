@@ -46,6 +46,7 @@ from fleetgate.device.errors import (
     NoAnswer,
     NotAcknowledged,
     NotAuthorized,
+    PacketTooLarge,
     ProvisioningError,
     Step,
 )
@@ -143,6 +144,7 @@ class Exchange(Generic[T]):
     ``result`` is what `interpret` made of the accepted answer, or None; ``error`` why there is
     none. ``unanswered`` says that the server may have got the request, and has not answered it.
     ``ignored`` counts the messages that were not taken for the answer. ``payload`` is the request.
+    ``step`` is where it happens.
     """
 
     def __init__(
@@ -170,7 +172,7 @@ class Exchange(Generic[T]):
         self.payload = protocol.encode(operation.payload_format, request)
         self._interpret = interpret
         self._belongs = belongs
-        self._step: Step = step
+        self.step: Step = step
         self._terms = terms
         self._filters = (operation.accepted, operation.rejected)
         self._awaited = set(self._filters)
@@ -288,7 +290,7 @@ class Exchange(Generic[T]):
     def _end(self, error: ProvisioningError, now: float) -> list[Action]:
         if self.ended:
             return []
-        error.at("subscribe" if self.state in (State.NEW, State.SUBSCRIBING) else self._step)
+        error.at("subscribe" if self.state in (State.NEW, State.SUBSCRIBING) else self.step)
         self.error = error
         return self._unsubscribe(now)
 
@@ -346,9 +348,9 @@ class Exchange(Generic[T]):
             where = f"the request on `{request}`"
             rights, rest = f"iot:Publish on `topic/{request}`", ""
         # what waited for an acknowledgement may have been told of the missing right already
-        told = rights in error.message
+        told = rights in error.message or isinstance(error, PacketTooLarge)
         hint = "" if told else f": does the certificate's policy allow {rights}{rest}?"
-        lost = ConnectionLost(
+        lost = type(error)(
             f"{error.message}; it was during {where}{hint}", topic=request, retry=error.retry
         )
         lost.__cause__ = error

@@ -203,17 +203,20 @@ def _decode(payload_format: PayloadFormat, topic: str, payload: bytes) -> dict[s
 
 
 def _begins(payload_format: PayloadFormat, payload: bytes) -> bool:
-    """Whether there is a first character of JSON, or a first byte of CBOR.
+    """Whether there is a first character of JSON, or the head of a first item of CBOR.
 
-    RFC 8949 section 3: the additional information 28 to 30 is reserved, and 31 (indefinite length,
-    "break") is there for strings, arrays and maps only.
+    RFC 8949 section 3: with the additional information 24 to 27 the head goes on for 1, 2, 4 or 8
+    bytes, 28 to 30 are reserved, and 31 (indefinite length, "break") is there for strings, arrays
+    and maps only.
     """
     if payload_format == "json":
         return payload.lstrip(b" \t\r\n")[:1] in _JSON_BEGINS
     if not payload:
         return False
     major, more = payload[0] >> 5, payload[0] & 0x1F
-    return more < 28 or (more == 31 and major in (2, 3, 4, 5))
+    if 24 <= more < 28:
+        return len(payload) > 1 << (more - 24)
+    return more < 24 or (more == 31 and major in (2, 3, 4, 5))
 
 
 def _from_cbor(payload: bytes) -> Any:
