@@ -6,8 +6,9 @@ import contextlib
 import gc
 import os
 import queue
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +113,15 @@ def _counts() -> tuple[int, int]:
 
 def result(future: Any) -> Any:
     return future.result(WITHIN)
+
+
+@contextlib.contextmanager
+def full() -> Iterator[int]:
+    """A port at which nobody answers, not even with a refusal: its queue is full."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(3):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]

@@ -128,6 +128,26 @@ def test_messages_go_round(claim: Files, scripted: Scripted) -> None:
         assert run(claim, port, work) == [("a/x", b"1"), ("a/y", bytes(20_000))]
 
 
+def test_what_the_server_kept_is_no_answer(claim: Files, scripted: Scripted) -> None:
+    def script(stream: ssl.SSLSocket) -> None:
+        peer = agreeing(stream)
+        packet = peer.next()
+        assert isinstance(packet, Subscribe)
+        peer.send(Suback(packet.packet_id, (1,)))
+        peer.send(Publish("a", b"old", 1, retain=True, packet_id=1))
+        peer.send(Publish("a", b"new", 0))
+        assert peer.next() == Puback(1)  # else the server would send it again
+        stream.recv(4096)
+
+    async def work(client: AsyncioClient) -> bytes:
+        got: asyncio.Queue[bytes] = asyncio.Queue()
+        await done(client.subscribe("a", 1, lambda _topic, payload: got.put_nowait(payload)))
+        return await got.get()
+
+    with scripted(script) as port:
+        assert run(claim, port, work) == b"new"
+
+
 def test_what_is_refused_names_topic_and_action(claim: Files, scripted: Scripted) -> None:
     async def work(client: AsyncioClient) -> None:
         with pytest.raises(NotAuthorized) as caught:

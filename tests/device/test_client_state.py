@@ -72,16 +72,31 @@ def test_a_message_goes_to_whom_it_matches() -> None:
     old.begin()
     state.subscribing("a/b", 1, receiver("new")).begin()
     old.acknowledged(0x87, None)  # it was replaced: not his any more
-    state.deliver("a/b", b"")
+    state.deliver("a/b", b"", retained=False)
     assert got == ["fails a/b", "one a/b", "shared a/b", "new a/b"]
     for topic_filter in ("a/b", "a/#", "not/subscribed/to"):
         unsubscribing = state.unsubscribing(topic_filter)
         unsubscribing.begin()
         unsubscribing.acknowledged(0, None)
         assert unsubscribing.future.result(0) is None
-    state.deliver("a/b/c", b"")
-    state.deliver("$SYS", b"")
+    state.deliver("a/b/c", b"", retained=False)
+    state.deliver("$SYS", b"", retained=False)
     assert len(got) == 4
+
+
+def test_what_the_server_kept_is_told_and_given_to_nobody(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    state = ClientState()
+    got: list[tuple[str, bytes]] = []
+    state.subscribing("a/+", 1, lambda *message: got.append(message)).begin()
+    with caplog.at_level("INFO", "fleetgate.device"):
+        state.deliver("a/b", b"a secret, long ago", retained=True)
+    state.deliver("a/b", b"now", retained=False)
+    assert got == [("a/b", b"now")]
+    assert [each.getMessage() for each in caplog.records] == [
+        "event=retained-ignored topic='a/b' bytes=18"
+    ]
 
 
 def test_an_unsubscribe_ends_no_subscription_that_was_made_after_it() -> None:
@@ -95,10 +110,10 @@ def test_an_unsubscribe_ends_no_subscription_that_was_made_after_it() -> None:
     state.subscribing("a", 1, receive).begin()
     unsubscribing = state.unsubscribing("a")
     unsubscribing.begin()
-    state.deliver("a", b"until it is acknowledged")
+    state.deliver("a", b"until it is acknowledged", retained=False)
     state.subscribing("a", 1, receive).begin()
     unsubscribing.acknowledged(0, None)
-    state.deliver("a", b"and again")
+    state.deliver("a", b"and again", retained=False)
     assert got == [b"until it is acknowledged", b"and again"]
 
 
@@ -112,7 +127,7 @@ def test_a_subscription_that_failed_is_forgotten(end: str) -> None:
         attempt.acknowledged(0x80, "no")
     else:
         attempt.fail(BadRequest("it cannot be sent"))
-    state.deliver("a", b"")
+    state.deliver("a", b"", retained=False)
     assert got == []
     with pytest.raises(NotAuthorized if end == "acknowledged" else BadRequest):
         attempt.future.result(0)

@@ -1,8 +1,10 @@
-"""Journeys with a real server: each client, both versions of MQTT, keys in files and on a token;
-and that other programs can use what they leave on disk."""
+"""Journeys with a real server: keys of all kinds, in files and on a token; and that other programs
+can use what they leave on disk. (Each client, MQTT version and payload format:
+tests/integration/test_device_matrix.py.)"""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,13 +15,12 @@ from typing import Any
 import pytest
 
 from fleetgate.device.endpoint import Credentials, Endpoint
-from fleetgate.device.exchange import Terms
+from fleetgate.device.errors import Rejected, StorageRefused
 from fleetgate.device.identity import Identity, KeyOnToken, load
-from fleetgate.device.provision import Provisioned, provision, renew
-from fleetgate.mqtt.packets import Version
-from tests.device.clients import ADAPTERS, Remains, both_versions, every_adapter
+from fleetgate.device.provision import Provisioned, Retries, provision, renew
 from tests.device.kill_site import NAME, Site, site
 from tests.functions import softhsm
+from tests.integration.fleet import arn
 from tests.integration.server import environment
 
 
@@ -29,33 +30,15 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield made
 
 
-def journey(shared: Site, serial: str, version: Version = 5, **options: Any) -> Provisioned:
+def journey(shared: Site, serial: str, **options: Any) -> Provisioned:
     return provision(
-        Endpoint("localhost", shared.server.mqtt_port, shared.server.ca_file, mqtt_version=version),
+        Endpoint("localhost", shared.server.mqtt_port, shared.server.ca_file),
         Credentials(shared.claim.certificate, shared.claim.key),
         NAME,
-        {"SerialNumber": serial},
+        options.pop("parameters", {"SerialNumber": serial}),
         shared.directory / serial,
         **options,
     )
-
-
-@every_adapter
-@both_versions
-def test_each_client_provisions_and_renews(adapter: str, version: Version, shared: Site) -> None:
-    serial = f"{adapter}-{version}"
-    remains = Remains()
-    terms = Terms("cbor" if version == 4 else "json")
-    connect = ADAPTERS[adapter]
-    done = journey(shared, serial, version, terms=terms, connect=connect)
-    assert done.thing_name == f"{NAME}-{serial}"
-    assert done.device_configuration == {"greeting": "hello", "serial": serial}
-    out = shared.directory / serial
-    again = renew(out, NAME, {"SerialNumber": serial}, terms=terms, connect=connect)
-    assert again.certificate_id != done.certificate_id
-    assert again.identity == load(out)
-    assert again.identity.mqtt_version == version
-    assert remains.none(), remains
 
 
 @pytest.mark.parametrize("key", ["P-384", "RSA-2048", "server"])
@@ -63,6 +46,30 @@ def test_each_kind_of_key(key: Any, shared: Site) -> None:
     subject = None if key == "server" else "CN=lamp,O=Example"  # the server makes no request
     done = journey(shared, key, key=key, subject=subject)
     assert done.identity.key_kind == ("RSA-2048" if key == "server" else key)
+    shared.works(done.identity)
+
+
+def test_what_was_rejected_and_is_active_all_the_same_is_not_given_up(shared: Site) -> None:
+    """The template is disabled, and somebody in charge helps the device by hand."""
+    iot, name = shared.server.iot, "by-hand"
+    options: dict[str, Any] = {"retries": Retries(attempts=1), "own_client_id": f"{NAME}-{name}"}
+    iot.update_provisioning_template(templateName=NAME, enabled=False)
+    try:
+        with pytest.raises(Rejected):
+            journey(shared, name, **options)
+    finally:
+        iot.update_provisioning_template(templateName=NAME, enabled=True)
+    out = shared.directory / name
+    found = json.loads((out / "journal.json").read_bytes())
+    certificate = arn(f"cert/{found['certificateId']}")
+    iot.create_thing(thingName=f"{NAME}-{name}")
+    iot.attach_thing_principal(thingName=f"{NAME}-{name}", principal=certificate)
+    iot.attach_policy(policyName=NAME, target=certificate)
+    iot.update_certificate(certificateId=found["certificateId"], newStatus="ACTIVE")
+    with pytest.raises(StorageRefused, match=r"was registered and was not finished .* other param"):
+        journey(shared, name, parameters={"SerialNumber": "another"}, **options)
+    done = journey(shared, name, **options)
+    assert done.certificate_id == found["certificateId"]
     shared.works(done.identity)
 
 
@@ -94,7 +101,16 @@ def test_mosquitto_uses_the_files(identity: Identity) -> None:
     tool(
         *("mosquitto_pub", "-h", identity.host, "-p", identity.port, "-i", identity.client_id),
         *("--cafile", out / "ca.pem", "--cert", out / "certificate.pem"),
-        *("--key", out / "private.key", "-t", "hello", "-m", "hello", "-q", "1"),
+        *(
+            "--key",
+            out / "private.key",
+            "-t",
+            f"devices/{identity.client_id}/hello",
+            "-m",
+            "hello",
+            "-q",
+            "1",
+        ),
     )
 
 

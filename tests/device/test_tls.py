@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 from fleetgate.device import tls
 from fleetgate.device.errors import ConnectionFailed
 from fleetgate.pki import issue
+from tests.device.clients import full
 from tests.device.conftest import Files, Issuer
 
 
@@ -149,3 +152,24 @@ def test_files_that_can_be_read_only_once_are_not_touched_by_the_check(claim: Fi
     finally:
         os.close(reader)
         os.close(writer)
+
+
+# --- TCP ---
+
+
+def test_all_addresses_of_a_name_share_the_time() -> None:
+    """``socket.create_connection`` would grant it to each of them."""
+    refused = (socket.AF_INET, ("127.0.0.1", 1))
+    with full() as port, socket.create_server(("127.0.0.1", 0)) as listener:
+        silent = (socket.AF_INET, ("127.0.0.1", port))
+        here = (socket.AF_INET, listener.getsockname())
+        begun = time.monotonic()
+        with pytest.raises(TimeoutError):
+            tls.first_of([silent] * 4, 0.4)
+        assert 0.35 < time.monotonic() - begun < 0.7
+        begun = time.monotonic()
+        with tls.first_of([refused, silent, here], 0.4) as stream:
+            assert stream.getpeername() == listener.getsockname()
+        assert 0.15 < time.monotonic() - begun < 0.35
+    with pytest.raises(ConnectionRefusedError):
+        tls.first_of([refused], 0.4)

@@ -8,14 +8,13 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 
-from fleetgate.device import aiomqtt_client, operations
+from fleetgate.device import aiomqtt_client
 from fleetgate.device.endpoint import Credentials, Endpoint, Proxy, TokenKey
 from fleetgate.device.errors import BadRequest, ConnectionFailed, ConnectionLost, NotAuthorized
-from fleetgate.device.exchange import Terms
 from fleetgate.mqtt.packets import Version
 from tests.device.clients import (
     ADAPTERS,
@@ -32,14 +31,10 @@ from tests.device.connect_proxy import connect_proxy
 from tests.functions import softhsm
 from tests.functions.softhsm import MODULE, PIN
 from tests.integration.fleet import (
-    Fleet,
     Identity,
     arn,
-    create_fleet,
     create_identity,
     policy_document,
-    signing_request,
-    write_identity,
 )
 from tests.integration.paho_device import PahoDevice
 from tests.integration.server import Server, environment
@@ -53,7 +48,6 @@ class Site:
     endpoint: Endpoint
     identity: Identity
     device: Credentials
-    fleet: Fleet
     directory: Path
 
     def of(self, version: Version, **changes: Any) -> Endpoint:
@@ -77,10 +71,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with Server(directory / "data") as server:
         server.iot.create_policy(policyName="free", policyDocument=FREE)
         device = create_identity(server, directory, "device", "free")
-        fleet = create_fleet(server, directory, "fleet")
         endpoint = Endpoint("localhost", server.mqtt_port, server.ca_file)
         credentials = Credentials(device.certificate, device.key)
-        yield Site(server, endpoint, device, credentials, fleet, directory)
+        yield Site(server, endpoint, device, credentials, directory)
 
 
 @every_adapter
@@ -439,38 +432,6 @@ def test_aiomqtt_cancelled_while_it_connects(site: Site) -> None:
                 asyncio.wait_for(aiomqtt_client.connect_async(through, site.device, "device"), 0.05)
             )
     assert remains.none(), remains
-
-
-# --- what they are for ---
-
-
-@every_adapter
-@both_versions
-@pytest.mark.parametrize("form", ["json", "cbor"])
-def test_a_device_is_provisioned(
-    adapter: str, version: Version, form: Literal["json", "cbor"], site: Site, tmp_path: Path
-) -> None:
-    terms = Terms(payload_format=form)
-    serial = f"{adapter}{version}{form}"
-    request = signing_request(serial)
-    endpoint = site.of(version)
-    claim = Credentials(site.fleet.claim.certificate, site.fleet.claim.key)
-    client = connect(adapter, endpoint, claim, "claim")
-    issued = operations.create_certificate_from_csr(client, request.csr, terms)
-    registered = operations.register_thing(
-        client,
-        site.fleet.template,
-        issued.ownership_token,
-        {"SerialNumber": serial},
-        terms,
-    )
-    result(client.disconnect())
-    name = site.fleet.thing(serial)
-    assert registered.thing_name == name
-    own = write_identity(tmp_path, name, issued.certificate_pem, request.key, issued.certificate_id)
-    client = connect(adapter, endpoint, Credentials(own.certificate, own.key), name)
-    result(client.publish(f"devices/{name}/up", b"here I am", 1))
-    result(client.disconnect())
 
 
 # --- a key on a token ---

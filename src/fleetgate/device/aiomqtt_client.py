@@ -29,7 +29,13 @@ from fleetgate.device.endpoint import AnyCredentials, Endpoint
 from fleetgate.device.errors import ConnectionFailed, ProvisioningError
 from fleetgate.device.mqtt_client import OnLost, OnMessage, begun
 from fleetgate.device.mqtt_socket import MqttContext
-from fleetgate.device.paho_client import connect_options, failed_opening, files, how_it_ended
+from fleetgate.device.paho_client import (
+    connect_options,
+    dial_by,
+    failed_opening,
+    files,
+    how_it_ended,
+)
 from fleetgate.mqtt.packets import Puback
 
 logger = logging.getLogger("fleetgate.device")
@@ -245,7 +251,9 @@ class AiomqttClient:
             try:
                 self.opened.set_result(None)
                 async for message in mqtt.messages:
-                    self._state.deliver(str(message.topic), bytes(message.payload))
+                    self._state.deliver(
+                        str(message.topic), bytes(message.payload), retained=bool(message.retain)
+                    )
             finally:
                 await mqtt.__aexit__(None, None, None)
         except asyncio.CancelledError:
@@ -302,7 +310,7 @@ class AiomqttClient:
         # Only paho-mqtt's client in it can be told how long TCP may take; otherwise it is 5 s.
         inner = getattr(made, "_client", None)
         if inner is not None:
-            inner.connect_timeout = endpoint.connect_timeout
+            dial_by(inner, endpoint)
         return made
 
     def _failed(self, error: Exception) -> None:

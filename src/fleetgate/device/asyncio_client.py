@@ -257,7 +257,7 @@ class AsyncioClient:
             case Publish():
                 if packet.qos == 1 and packet.packet_id is not None:
                     self._send(Puback(packet.packet_id))
-                self._state.deliver(packet.topic, bytes(packet.payload))
+                self._state.deliver(packet.topic, bytes(packet.payload), retained=packet.retain)
             case Suback():
                 # more than one code would be against the protocol: one filter was asked for
                 self._acknowledge(packet, max(packet.reason_codes))

@@ -8,11 +8,15 @@ What happens is told on awscrt's thread. When the connection ends, in whichever 
 made which waits until awscrt has let go of everything, and then ends itself; until then
 ``disconnect`` is not done. What awscrt tells of a failed TLS handshake or proxy is not more than
 that it failed, and that after 10 to 30 seconds, because its TLS library answers a failure late on
-purpose ("blinding"). So :func:`_diagnose` tries once with Python's TLS, which knows why, when
-awscrt has failed or has not connected within two seconds. The threads of a connection whose
-handshake failed end when that delay is over.
+purpose ("blinding"). So ``_diagnose`` tries once with Python's TLS, which knows why, when awscrt
+has failed, or has not connected within two seconds or half of the time. When the time is over, what
+this second attempt did not get beyond is what the error names. The threads of a connection whose
+handshake failed end when the delay of the TLS library is over, and only then is ``disconnect``
+done. They do not keep the process from ending.
 
-A message that is too large is refused when it is there in full: awscrt has no limit of its own.
+A message that is too large is refused when it is there in full: awscrt has no limit of its own, and
+shows nothing of a packet before its end. One that does not end lets no answer to a ping through,
+and so the connection ends after the keep-alive time and that for a PINGRESP.
 """
 
 from __future__ import annotations
@@ -23,7 +27,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
-from dataclasses import replace
 from typing import Any, Final
 
 from fleetgate.device import client_state, credentials, extras, tls
@@ -46,7 +49,6 @@ logger = logging.getLogger("fleetgate.device")
 _GOODBYE_SECONDS: Final = 0.2
 _RELEASED_WITHIN: Final = 60.0
 _PATIENCE: Final = 2.0
-_LEAST: Final = 0.5
 _ALERT_WITHIN: Final = 0.5
 
 _MAX_MEASURED: Final = 2  # the first byte, and the least that a remaining length takes
@@ -78,7 +80,9 @@ def connect(
     """Connect to `endpoint` and wait until the server has agreed.
 
     As :func:`fleetgate.device.paho_client.connect`, but ``endpoint.connect_timeout`` is for name,
-    TCP, TLS and MQTT together, and the key may be on a token. Raises ExtraMissing besides.
+    TCP, TLS and MQTT together (TLS has 10 seconds of it at most, and on MQTT 3.1.1 the answer to
+    CONNECT half of the keep-alive time), and the key may be on a token. Raises ExtraMissing
+    besides.
     """
     extras.load("awscrt", "awscrt")
     client = AwscrtClient(endpoint, client_id)
@@ -187,9 +191,8 @@ class AwscrtClient:
         del group, resolver, bootstrap, tls_context
         deadline = time.monotonic() + endpoint.connect_timeout
         try:
-            if not wait([self._opened], min(_PATIENCE, endpoint.connect_timeout)).done:
-                left = max(deadline - time.monotonic(), _LEAST)
-                found = _diagnose(replace(endpoint, connect_timeout=left), shown)
+            if not wait([self._opened], min(_PATIENCE, endpoint.connect_timeout / 2)).done:
+                found = self._diagnose(shown, deadline)
                 if found is not None and not self._opened.done():
                     raise found
             self._opened.result(max(deadline - time.monotonic(), 0.0))
@@ -198,7 +201,76 @@ class AwscrtClient:
         except ConnectionFailed:
             raise
         except Exception as error:
-            raise _explain(error, endpoint, shown, self._client_id) from error
+            raise self._explain(error, shown, deadline) from error
+
+    # --- why there is no connection; the caller's thread ---
+
+    def _explain(self, error: Exception, shown: AnyCredentials, deadline: float) -> Exception:
+        """What awscrt says of a failed connection, in words; by another try if it does not know."""
+        endpoint, client_id = self._endpoint, self._client_id
+        left = deadline - time.monotonic()
+        waited = round(endpoint.connect_timeout - max(left, 0.0), 1)
+        name = getattr(error, "name", "")
+        if name == "AWS_IO_SOCKET_TIMEOUT":
+            return tls.unreachable(TimeoutError(), endpoint)
+        if name.startswith("AWS_IO_DNS"):
+            return tls.unreachable(socket.gaierror(0, words(error)), endpoint)
+        if name == "AWS_IO_TLS_NEGOTIATION_TIMEOUT":
+            return tls.handshake_failed(TimeoutError(), endpoint, waited)
+        if name in {"AWS_ERROR_MQTT_TIMEOUT", "AWS_ERROR_MQTT5_CONNACK_TIMEOUT"}:
+            return client_state.no_answer(endpoint, client_id, waited)
+        if name == "AWS_ERROR_MQTT_PROTOCOL_ERROR":
+            return ConnectionFailed(
+                f"{endpoint.shown} refused the connection (awscrt does not tell the code, which is "
+                f"for MQTT 3.1.1); {client_state.may_connect(client_id)}"
+            )
+        found = self._diagnose(shown, deadline) if left > 0 else None
+        if found is not None and found.waited is None:  # else awscrt knows more than a time-out
+            return found
+        if "TLS" in name:
+            return tls.handshake_failed(OSError(words(error)), endpoint)
+        if name.startswith("AWS_IO_SOCKET") and name != "AWS_IO_SOCKET_CLOSED":
+            return tls.unreachable(OSError(words(error)), endpoint)
+        return client_state.closed_instead(endpoint, client_id, words(error))
+
+    def _diagnose(self, shown: AnyCredentials, deadline: float) -> ConnectionFailed | None:
+        """What fails when Python connects as far as TLS, until `deadline`; None if nothing does.
+
+        A server that refuses the certificate says so after the handshake (TLS 1.3), hence the wait
+        for what it has to say; when no certificate can be shown, as with a key on a token, it is
+        not asked. It ends when awscrt has connected meanwhile.
+        """
+        endpoint = self._endpoint
+        files = shown if isinstance(shown, Credentials) else None
+        if files is not None and credentials.has_pipe([files.certificate, files.key]):
+            files = None  # read already, and empty now
+        going_on: list[MqttContext] = []
+
+        def connected(opened: Future[None]) -> None:
+            if opened.exception() is None:
+                for each in going_on:
+                    each.give_up()
+
+        try:
+            context = MqttContext.of(endpoint, files)
+            context.deadline = deadline
+            going_on.append(context)
+            self._opened.add_done_callback(connected)
+            stream = context.wrap_socket(tls.open_tcp(endpoint, deadline))
+            with stream:
+                stream.do_handshake()
+                if files is not None:
+                    stream.settimeout(min(_ALERT_WITHIN, tls.left(endpoint, deadline)))
+                    stream.recv(1)
+        except ConnectionFailed as error:
+            return error
+        except TimeoutError:
+            return None
+        except OSError as error:
+            return tls.handshake_failed(error, endpoint)
+        finally:
+            going_on.clear()
+        return None
 
     # --- what awscrt tells, on its thread ---
 
@@ -218,7 +290,7 @@ class AwscrtClient:
         self.failed(client_state.closed_instead(self._endpoint, self._client_id, why))
         self._close(why)
 
-    def message(self, topic: str | None, payload: bytes) -> None:
+    def message(self, topic: str | None, payload: bytes, *, retained: bool) -> None:
         if topic is None:
             self._close("the server broke the MQTT protocol (a message without a topic)")
             return
@@ -227,7 +299,7 @@ class AwscrtClient:
         if size > largest:
             self._close(client_state.too_large(size, largest), retry=False)
         else:
-            self._state.deliver(topic, payload)
+            self._state.deliver(topic, payload, retained=retained)
 
     # --- the end ---
 
@@ -249,6 +321,7 @@ class AwscrtClient:
         self._runtime.clear()
         if self._released is not None and not self._released.wait(_RELEASED_WITHIN):
             logger.warning("event=mqtt_threads_left client_id=%r", self._client_id)
+            self._released.wait()  # it would be a lie before
         self._closed.set_result(None)
 
 
@@ -308,59 +381,3 @@ def _proxy(endpoint: Endpoint) -> Any:
         auth_password=None if proxy.user is None else (proxy.password or ""),
         connection_type=http.HttpProxyConnectionType.Tunneling,
     )
-
-
-# --- why there is no connection ---
-
-
-def _explain(
-    error: Exception, endpoint: Endpoint, shown: AnyCredentials, client_id: str
-) -> ConnectionFailed:
-    """What awscrt says of a failed connection, in words; by another try if it does not know."""
-    name = getattr(error, "name", "")
-    if name == "AWS_IO_SOCKET_TIMEOUT":
-        return tls.unreachable(TimeoutError(), endpoint)
-    if name.startswith("AWS_IO_DNS"):
-        return tls.unreachable(socket.gaierror(0, words(error)), endpoint)
-    if name in {"AWS_ERROR_MQTT_TIMEOUT", "AWS_ERROR_MQTT5_CONNACK_TIMEOUT"}:
-        return client_state.no_answer(endpoint, client_id)
-    if name == "AWS_ERROR_MQTT_PROTOCOL_ERROR":
-        return ConnectionFailed(
-            f"{endpoint.shown} refused the connection (awscrt does not tell the code, which is for "
-            f"MQTT 3.1.1); {client_state.may_connect(client_id)}"
-        )
-    found = _diagnose(endpoint, shown)
-    if found is not None:
-        return found
-    if "TLS" in name:
-        return tls.handshake_failed(OSError(words(error)), endpoint)
-    if name.startswith("AWS_IO_SOCKET") and name != "AWS_IO_SOCKET_CLOSED":
-        return tls.unreachable(OSError(words(error)), endpoint)
-    return client_state.closed_instead(endpoint, client_id, words(error))
-
-
-def _diagnose(endpoint: Endpoint, shown: AnyCredentials) -> ConnectionFailed | None:
-    """What fails when Python connects as far as TLS; None if nothing does.
-
-    A server that refuses the certificate says so after the handshake (TLS 1.3), hence the wait for
-    what it has to say; when no certificate can be shown, as with a key on a token, it is not asked.
-    """
-    files = shown if isinstance(shown, Credentials) else None
-    if files is not None and credentials.has_pipe([files.certificate, files.key]):
-        files = None  # read already, and empty now
-    try:
-        context = MqttContext.of(endpoint, files)
-        stream = context.wrap_socket(tls.open_tcp(endpoint))
-        stream.do_handshake()
-    except ConnectionFailed as error:
-        return error
-    with stream:
-        if files is not None:
-            try:
-                stream.settimeout(_ALERT_WITHIN)
-                stream.recv(1)
-            except TimeoutError:
-                return None
-            except OSError as error:
-                return tls.handshake_failed(error, endpoint)
-    return None

@@ -47,7 +47,7 @@ class Events(Protocol):
     def lost(self, why: str) -> None:
         """The connection has ended."""
 
-    def message(self, topic: str | None, payload: bytes) -> None:
+    def message(self, topic: str | None, payload: bytes, *, retained: bool) -> None:
         """A message has come; its topic is None when it could not be decoded."""
 
 
@@ -72,8 +72,14 @@ class Transport(Protocol):
 
 
 def ping_timeout_ms(endpoint: Endpoint) -> int:
-    """How long a PINGRESP may take; awscrt wants it to be less than keep-alive."""
-    return min(_MAX_PING_MS, endpoint.keep_alive * 500)
+    """How long a PINGRESP may take; awscrt wants it to be less than keep-alive.
+
+    On MQTT 3.1.1 it is the time for CONNACK as well.
+    """
+    most = _MAX_PING_MS
+    if endpoint.mqtt_version == 4:
+        most = max(most, int(endpoint.connect_timeout * 1000))
+    return min(most, endpoint.keep_alive * 500)
 
 
 def why_lost(error: Any, endpoint: Endpoint) -> str:
@@ -150,8 +156,8 @@ class Transport311:
             self._stopping = connection.disconnect()
         self._events.lost(why_lost(error, self._endpoint))
 
-    def _message(self, topic: str | None, payload: bytes, **_more: Any) -> None:
-        self._events.message(topic, bytes(payload))
+    def _message(self, topic: str | None, payload: bytes, *, retain: bool, **_more: Any) -> None:
+        self._events.message(topic, bytes(payload), retained=retain)
 
     def subscribe(self, topic_filter: str, qos: int, answered: Answered, failed: Failed) -> None:
         future, _ = self._connection.subscribe(topic_filter, self._mqtt.QoS(qos))
@@ -281,7 +287,9 @@ class Transport5:
 
     def _message(self, event: Any) -> None:
         packet = event.publish_packet
-        self._events.message(packet.topic, bytes(packet.payload or b""))
+        self._events.message(
+            packet.topic, bytes(packet.payload or b""), retained=bool(packet.retain)
+        )
 
     def subscribe(self, topic_filter: str, qos: int, answered: Answered, failed: Failed) -> None:
         mqtt5 = self._mqtt5

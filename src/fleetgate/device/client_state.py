@@ -221,8 +221,15 @@ class ClientState:
             if self._subscriptions.get(topic_filter) is on_message:
                 self._subscriptions.pop(topic_filter, None)
 
-    def deliver(self, topic: str, payload: bytes) -> None:
-        """Give a message to everybody who subscribed to it."""
+    def deliver(self, topic: str, payload: bytes, *, retained: bool) -> None:
+        """Give a message to everybody who subscribed to it; `retained` is its RETAIN flag.
+
+        With that flag it was kept by the server and is older than the subscription (MQTT 3.1.1 and
+        5, section 3.3.1.3), hence no answer to anything, and nobody gets it.
+        """
+        if retained:
+            logger.info("event=retained-ignored topic=%r bytes=%d", topic, len(payload))
+            return
         with self._lock:
             receivers = [
                 on_message
@@ -356,9 +363,10 @@ def closed_instead(endpoint: Endpoint, client_id: str, why: str) -> ConnectionFa
     )
 
 
-def no_answer(endpoint: Endpoint, client_id: str) -> ConnectionFailed:
-    """The error for a CONNACK that did not come in time."""
-    timeout = endpoint.connect_timeout
+def no_answer(endpoint: Endpoint, client_id: str, waited: float | None = None) -> ConnectionFailed:
+    """The error for a CONNACK that did not come in time: ``endpoint.connect_timeout`` seconds,
+    unless `waited` says otherwise."""
+    timeout = endpoint.connect_timeout if waited is None else waited
     return ConnectionFailed(
         f"{endpoint.shown} did not answer CONNECT within {timeout:g} s; {may_connect(client_id)}",
         waited=timeout,

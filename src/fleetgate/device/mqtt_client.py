@@ -17,6 +17,12 @@ callback must not block, and must never wait for a future of the same client. Wh
 logged by the client and changes nothing else. Messages of one topic are delivered one after the
 other, in the order in which they arrived; every delivery counts, also the repeated one of QoS 1.
 
+Retained messages. A message whose RETAIN flag is set is never delivered. The server had kept it
+and sends it because of the subscription, so it is older than that, and older than whatever the
+subscriber is about to ask: an answer to somebody's former question. A message that is published
+later has the flag cleared on its way, though its publisher had set it (MQTT 3.1.1 section 3.3.1.3;
+MQTT 5 section 3.3.1.3, with Retain As Published 0, which a client has to leave as it is).
+
 Futures. They are running from the beginning, so that ``cancel()`` does nothing and ``result()``
 never raises CancelledError: who loses interest just stops waiting. They have no time-out of their
 own, and each is done at the latest when the connection ends. What they raise is a

@@ -146,11 +146,12 @@ class MqttSocket(ssl.SSLSocket):
 
     watch: Watch
     endpoint: Endpoint
+    deadline: float | None
 
     def do_handshake(self, block: bool = False) -> None:
         """As it is, but raises ConnectionFailed in words, after having closed the socket."""
         try:
-            self.settimeout(self.endpoint.connect_timeout)
+            self.settimeout(tls.left(self.endpoint, self.deadline))
             super().do_handshake(block)
         except (OSError, ValueError) as error:
             self.close()
@@ -175,10 +176,13 @@ class MqttContext(ssl.SSLContext):
     """Makes one connection to `endpoint` with the files of `credentials`; see the module.
 
     ``address`` is where the TCP connection has to go: to the server, or to its proxy. ``watch``
-    belongs to the connection. Raises ConnectionFailed naming the file that cannot be used.
+    belongs to the connection. ``deadline``, if it is set, is a time of ``time.monotonic()`` at
+    which proxy and TLS have to be through, whatever the endpoint grants each of them. Raises
+    ConnectionFailed naming the file that cannot be used.
     """
 
     endpoint: Endpoint
+    deadline: float | None = None
     watch: Watch
     address: tuple[str, int]
     stream: MqttSocket | None
@@ -208,7 +212,7 @@ class MqttContext(ssl.SSLContext):
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self.endpoint.proxy:
-                tunnel.open_through(sock, self.endpoint, self.endpoint.proxy)
+                tunnel.open_through(sock, self.endpoint, self.endpoint.proxy, self.deadline)
             made = super().wrap_socket(
                 sock, server_hostname=self.endpoint.host, do_handshake_on_connect=False
             )
@@ -221,6 +225,7 @@ class MqttContext(ssl.SSLContext):
         assert isinstance(made, MqttSocket)  # noqa: S101 - sslsocket_class says so
         made.watch = self.watch
         made.endpoint = self.endpoint
+        made.deadline = self.deadline
         self.stream = made
         if self._given_up:
             self.hang_up()  # which fails the handshake

@@ -185,7 +185,7 @@ class PahoClient:
             reconnect_on_failure=False,
         )
         mqtt.tls_set_context(self._context)
-        mqtt.connect_timeout = endpoint.connect_timeout
+        dial_by(mqtt, endpoint)
         # that it is set makes paho-mqtt leave writing to the thread
         mqtt.on_socket_register_write = _nothing
         mqtt.on_connect = self._on_connect
@@ -287,7 +287,7 @@ class PahoClient:
             self._opened.set_result(None)
 
     def _on_message(self, _mqtt: Any, _data: Any, message: paho.MQTTMessage) -> None:
-        self._state.deliver(message.topic, bytes(message.payload))
+        self._state.deliver(message.topic, bytes(message.payload), retained=message.retain)
 
     def _on_subscribe(
         self, _mqtt: Any, _data: Any, packet_id: int, reasons: list[ReasonCode], more: Any
@@ -309,6 +309,17 @@ class PahoClient:
         acknowledged = self._acknowledging.pop(packet_id, None)
         if acknowledged is not None:
             acknowledged(code, getattr(more, "ReasonString", None))
+
+
+def dial_by(mqtt: Any, endpoint: Endpoint) -> None:
+    """Let paho-mqtt's client connect by :func:`fleetgate.device.tls.open_tcp`.
+
+    Its own way grants the time-out to each address of the name anew, and takes proxies of the
+    environment that nobody has named. It calls a method for it that is not documented; should that
+    be called otherwise one day, it is the old way again.
+    """
+    mqtt.connect_timeout = endpoint.connect_timeout
+    mqtt._create_socket_connection = lambda: tls.open_tcp(endpoint)  # noqa: SLF001
 
 
 def connect_options(endpoint: Endpoint, *, clean: bool) -> dict[str, Any]:

@@ -6,7 +6,9 @@ import re
 import socket
 import ssl
 import sys
-from typing import TypeVar
+import time
+from collections.abc import Sequence
+from typing import Any, Final, TypeAlias, TypeVar
 
 from fleetgate.device import credentials
 from fleetgate.device.credentials import Path
@@ -15,6 +17,11 @@ from fleetgate.device.errors import BadRequest, ConnectionFailed
 from fleetgate.errors import Error
 
 _Context = TypeVar("_Context", bound=ssl.SSLContext)
+
+Address: TypeAlias = tuple[int, Any]
+"""A family of addresses, and where to connect to in it, as ``socket.getaddrinfo`` has them."""
+
+_LEAST: Final = 0.001  # none at all would mean not to wait
 
 # X.509 verification results of OpenSSL, x509_vfy.h; `ssl` has no names for them
 _WRONG_NAME = {62, 64}  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
@@ -108,6 +115,7 @@ def open_(context: ssl.SSLContext, host: str, port: int, timeout: float) -> ssl.
         raise ConnectionFailed(f"no TCP connection to {host!r} port {port}: {error}") from error
     plain = open_tcp(endpoint)
     try:
+        plain.settimeout(timeout)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return context.wrap_socket(plain, server_hostname=host)
     except (OSError, ValueError) as error:
@@ -115,12 +123,56 @@ def open_(context: ssl.SSLContext, host: str, port: int, timeout: float) -> ssl.
         raise handshake_failed(error, endpoint) from error
 
 
-def open_tcp(endpoint: Endpoint) -> socket.socket:
-    """A TCP connection to the server, or to its proxy. Raises ConnectionFailed."""
+def open_tcp(endpoint: Endpoint, deadline: float | None = None) -> socket.socket:
+    """A TCP connection to the server, or to its proxy; for :func:`left` seconds in all.
+
+    Raises ConnectionFailed.
+    """
+    host, port = address(endpoint)
     try:
-        return socket.create_connection(address(endpoint), endpoint.connect_timeout)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        return first_of([(each[0], each[4]) for each in found], left(endpoint, deadline))
     except (OSError, ValueError, OverflowError) as error:
         raise unreachable(error, endpoint) from error
+
+
+def left(endpoint: Endpoint, deadline: float | None) -> float:
+    """The seconds for the next phase of connecting: up to `deadline`, a time of
+    ``time.monotonic()``, and ``endpoint.connect_timeout`` at most."""
+    if deadline is None:
+        return endpoint.connect_timeout
+    return max(min(deadline - time.monotonic(), endpoint.connect_timeout), _LEAST)
+
+
+def first_of(addresses: Sequence[Address], seconds: float) -> socket.socket:
+    """A TCP connection to the first of `addresses` that takes one, within `seconds` in all.
+
+    Each has half of what is left, the last one all of it: ``socket.create_connection`` would wait
+    for each of them so long, and a name as AWS's has a dozen. Raises OSError.
+    """
+    end = time.monotonic() + seconds
+    error = OSError("the name has no address")
+    try:
+        for number, (family, where) in enumerate(addresses, 1):
+            there_is = max(end - time.monotonic(), _LEAST)
+            try:
+                return _dial(family, where, there_is if number == len(addresses) else there_is / 2)
+            except OSError as failure:
+                error = failure
+        raise error
+    finally:
+        del error  # it refers to this frame, which refers to it
+
+
+def _dial(family: int, where: Any, seconds: float) -> socket.socket:
+    stream = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        stream.settimeout(seconds)
+        stream.connect(where)
+    except BaseException:
+        stream.close()
+        raise
+    return stream
 
 
 def unreachable(error: Exception, endpoint: Endpoint) -> ConnectionFailed:
@@ -139,11 +191,17 @@ def unreachable(error: Exception, endpoint: Endpoint) -> ConnectionFailed:
     return ConnectionFailed(f"no TCP connection to {where}: {explain(error)}")
 
 
-def handshake_failed(error: Exception, endpoint: Endpoint) -> ConnectionFailed:
-    """Why there is no TLS on a connection, in words. One that cannot end well is not for retry."""
+def handshake_failed(
+    error: Exception, endpoint: Endpoint, waited: float | None = None
+) -> ConnectionFailed:
+    """Why there is no TLS on a connection, in words. One that cannot end well is not for retry.
+
+    `waited` is how many seconds a handshake had that was not over in time, unless these were
+    ``endpoint.connect_timeout``.
+    """
     where = endpoint.shown
     if isinstance(error, TimeoutError):
-        timeout = endpoint.connect_timeout
+        timeout = endpoint.connect_timeout if waited is None else waited
         return ConnectionFailed(
             f"no TLS handshake with {where} within {timeout:g} s", waited=timeout
         )

@@ -25,13 +25,16 @@ _MEANING = {
 }
 
 
-def open_through(stream: socket.socket, endpoint: Endpoint, proxy: Proxy) -> None:
+def open_through(
+    stream: socket.socket, endpoint: Endpoint, proxy: Proxy, deadline: float | None = None
+) -> None:
     """Ask `proxy`, to which `stream` is connected, for a tunnel to the server of `endpoint`.
 
-    Afterwards what `stream` carries is the server's. Has ``endpoint.connect_timeout`` seconds.
-    Raises ConnectionFailed with the proxy's answer in words; `stream` is then of no use any more.
+    Afterwards what `stream` carries is the server's. Has :func:`~fleetgate.device.tls.left`
+    seconds. Raises ConnectionFailed with the proxy's answer in words; `stream` is then of no use
+    any more.
     """
-    deadline = time.monotonic() + endpoint.connect_timeout
+    deadline = time.monotonic() + tls.left(endpoint, deadline)
     target = endpoint.host if ":" not in endpoint.host else f"[{endpoint.host}]"
     request = f"CONNECT {target}:{endpoint.port} HTTP/1.1\r\nHost: {target}:{endpoint.port}\r\n"
     if proxy.user is not None:
@@ -63,7 +66,8 @@ def open_through(stream: socket.socket, endpoint: Endpoint, proxy: Proxy) -> Non
         said = (status[2] or b"").decode("latin-1").strip()
         meaning = _MEANING.get(code, "the proxy refused")
         if code == 407 and proxy.user is not None:
-            meaning = f"the proxy does not take the user `{proxy.user}` with this password"
+            how = "without a password" if proxy.password is None else "with this password"
+            meaning = f"the proxy does not take the user `{proxy.user}` {how}"
         raise ConnectionFailed(
             f"{meaning}: {where} answered CONNECT {target}:{endpoint.port} with {code} {said}",
             # a wrong password stays wrong
