@@ -1,12 +1,18 @@
-"""A real server, a fleet whose devices may renew themselves, and what must hold in the end."""
+"""A real server, a fleet whose devices may renew themselves, and what must hold in the end.
+
+The policies are as narrow as those of a real fleet: the claim may do what provisioning needs, as
+the client ids that the library makes up; a device connects as its thing, which its certificate has
+to be attached to, talks on its own topics, and may ask for a new certificate.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +22,14 @@ from fleetgate.device.identity import Identity, load
 from fleetgate.device.paho_client import connect
 from tests.device.killed_child import Children, Request
 from tests.integration.fleet import (
-    ALLOW_ALL,
+    CSR,
+    KEYS,
     ROLE,
+    arn,
     create_identity,
     create_role,
     policy_document,
+    register_topic,
     template_body,
 )
 from tests.integration.fleet import Identity as ClaimFiles
@@ -30,6 +39,11 @@ TOKEN_SECONDS = 5
 """How long tokens live, and so the certificates that nobody registers."""
 
 NAME = "kill"
+CLAIM = "kill-claim"
+
+THING = "${iot:Connection.Thing.ThingName}"
+OWN = f"devices/{THING}"
+OF_PROVISIONING = [f"{topic}/*" for topic in (KEYS, CSR, register_topic(NAME))]
 
 
 @dataclass
@@ -44,7 +58,7 @@ class Site:
     renewed: dict[str, set[str]] = field(default_factory=dict)
 
     def request(self, serial: str, *, key: str = "P-256", **options: Any) -> Request:
-        """A journey with the claim."""
+        """A journey with the claim. `named`: the client id is told beforehand."""
         out = self.directories.setdefault(serial, self.directory / serial)
         return Request(
             str(out),
@@ -53,8 +67,8 @@ class Site:
             str(self.server.ca_file),
             NAME,
             serial,
-            f"{NAME}-{serial}",
             key,
+            f"{NAME}-{serial}" if options.pop("named", False) else None,
             **{"claim": (str(self.claim.certificate), str(self.claim.key)), **options},
         )
 
@@ -68,6 +82,17 @@ class Site:
         assert code == 0, request
         return load(request.out)
 
+    def decide(self, request: Request) -> Identity:
+        """What the documentation says is to be done when the journey ended in doubt."""
+        journal = json.loads((Path(request.out) / "journal.json").read_bytes())
+        if self.states().get(journal["certificateId"]) == "ACTIVE":
+            named = replace(request, own_client_id=f"{NAME}-{request.serial}")
+            done = self.until_done(named)
+            assert done.certificate_id == journal["certificateId"]
+            assert done.answer_lost
+            return done
+        return self.until_done(replace(request, begin_anew=True))
+
     def present(self, serial: str) -> Identity | None:
         """The active identity, which is whole whenever there is one."""
         try:
@@ -76,12 +101,14 @@ class Site:
             return None
 
     def works(self, identity: Identity) -> None:
-        """It connects, by the paths that stay the same."""
+        """It connects as its thing, by the paths that stay the same, and may publish."""
         files = Credentials(
             identity.directory / "certificate.pem", identity.directory / "private.key"
         )
         endpoint = Endpoint("localhost", self.server.mqtt_port, identity.directory / "ca.pem")
-        connect(endpoint, files, identity.client_id).disconnect().result(5)
+        client = connect(endpoint, files, identity.client_id)
+        client.publish(f"devices/{identity.client_id}/hello", b"", 1).result(5)
+        client.disconnect().result(5)
 
     def check(self) -> None:
         """Every device has one identity, and the server knows of no others but what is pending.
@@ -97,21 +124,22 @@ class Site:
             principals = iot.list_thing_principals(thingName=f"{NAME}-{serial}")["principals"]
             assert {each.rpartition("/")[2] for each in principals} == own, serial
             on_disk |= own
-        states = self._states()
+        states = self.states()
         active = {each for each, state in states.items() if state == "ACTIVE"}
         assert active == {*on_disk, self.claim.id}
         assert set(states.values()) <= {"ACTIVE", "PENDING_ACTIVATION"}
 
     def wait_for_the_pending(self) -> int:
         """Until the server has deleted what nobody registered; how many certificates that were."""
-        pending = list(self._states().values()).count("PENDING_ACTIVATION")
+        pending = list(self.states().values()).count("PENDING_ACTIVATION")
         deadline = time.monotonic() + 4 * TOKEN_SECONDS
-        while set(self._states().values()) != {"ACTIVE"}:
+        while set(self.states().values()) != {"ACTIVE"}:
             assert time.monotonic() < deadline
             time.sleep(0.25)
         return pending
 
-    def _states(self) -> dict[str, str]:
+    def states(self) -> dict[str, str]:
+        """Of all certificates on the server, by id."""
         pages = self.server.iot.get_paginator("list_certificates").paginate(pageSize=250)
         return {
             each["certificateId"]: each["status"] for page in pages for each in page["certificates"]
@@ -123,20 +151,52 @@ class Site:
         return [hashlib.sha256(each.read_bytes()).hexdigest() for each in files]
 
 
+def claim_document() -> str:
+    """The policy of the claim."""
+    return policy_document(_connect("fleetgate-*"), *_talk(OF_PROVISIONING))
+
+
+def device_document() -> str:
+    """The policy of the devices."""
+    attached = {"Bool": {"iot:Connection.Thing.IsAttached": "true"}}
+    return policy_document(
+        {**_connect(THING), "Condition": attached}, *_talk([f"{OWN}/*", *OF_PROVISIONING])
+    )
+
+
+def _connect(client_id: str) -> dict[str, Any]:
+    return {"Effect": "Allow", "Action": "iot:Connect", "Resource": arn(f"client/{client_id}")}
+
+
+def _talk(topics: list[str]) -> list[dict[str, Any]]:
+    return [
+        {
+            "Effect": "Allow",
+            "Action": actions,
+            "Resource": [arn(f"{kind}/{each}") for each in topics],
+        }
+        for kind, actions in (
+            ("topic", ["iot:Publish", "iot:Receive"]),
+            ("topicfilter", ["iot:Subscribe"]),
+        )
+    ]
+
+
 @contextmanager
 def site(directory: Path) -> Iterator[Site]:
     """Below `directory`; the claim is checked in the end."""
     tokens = {"FLEETGATE_OWNERSHIP_TOKEN_SECONDS": str(TOKEN_SECONDS)}
     with Server(directory / "data", env=tokens) as server, Children() as children:
         create_role(server)
-        server.iot.create_policy(policyName=NAME, policyDocument=policy_document(ALLOW_ALL))
+        server.iot.create_policy(policyName=NAME, policyDocument=device_document())
+        server.iot.create_policy(policyName=CLAIM, policyDocument=claim_document())
         server.iot.create_provisioning_template(
             templateName=NAME,
             templateBody=template_body(NAME, NAME),
             provisioningRoleArn=ROLE,
             enabled=True,
         )
-        claim = create_identity(server, directory, "claim", NAME)
+        claim = create_identity(server, directory, "claim", CLAIM)
         devices = directory / "devices"
         devices.mkdir()
         made = Site(server, devices, claim, children)

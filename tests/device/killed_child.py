@@ -2,13 +2,15 @@
 
 The process reads a request per line (JSON) and does each in a fork, so that Python starts once.
 A request is killed at a call to the file system (`at`, counted from 0; `after` the call or before
-it) by its own SIGKILL, or after `seconds` by its parent's; or not at all. What is written back is
-the exit code of the fork, -9 when it was killed, and the number of calls it made.
+it), or when its journal is about to say `before`, by its own SIGKILL, or after `seconds` by its
+parent's; or not at all. What is written back is the exit code of the fork, -9 when it was killed
+and IN_DOUBT when the journey ended so, and the number of calls it made.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -22,15 +24,20 @@ from typing import Any, Self
 
 from fleetgate.device.disk import Disk
 from fleetgate.device.endpoint import Credentials, Endpoint
-from fleetgate.device.errors import ProvisioningError
+from fleetgate.device.errors import InDoubt, ProvisioningError
 from fleetgate.device.provision import Retries, provision, renew
+from tests.device.clients import ADAPTERS
 
 ROOT = Path(__file__).resolve().parents[2]
+IN_DOUBT = 3
 
 
 @dataclass(frozen=True)
 class Request:
-    """A journey, and where it ends. Without a claim it is a renewal."""
+    """A journey, and where it ends. Without a claim it is a renewal.
+
+    `client` is the adapter's name.
+    """
 
     out: str
     host: str
@@ -38,22 +45,26 @@ class Request:
     ca: str
     template: str
     serial: str
-    thing: str
     key: str
+    own_client_id: str | None = None
+    client: str = "paho"
     claim: tuple[str, str] | None = None
     keep_key: bool = False
+    begin_anew: bool = False
     at: int | None = None
     after: bool = False
+    before: str | None = None
     seconds: float | None = None
 
 
 class KillingDisk(Disk):
     """The file system as it is, until the process dies by its own hand at a call."""
 
-    def __init__(self, at: int | None, *, after: bool) -> None:
+    def __init__(self, request: Request) -> None:
         self.calls = 0
-        self._at = at
-        self._after = after
+        self._at = request.at
+        self._after = request.after
+        self._words = request.before and f'"state": "{request.before}"'.encode()
 
     def __getattribute__(self, name: str) -> Any:
         found = object.__getattribute__(self, name)
@@ -63,7 +74,8 @@ class KillingDisk(Disk):
 
     def _do(self, call: Callable[..., Any], *arguments: Any) -> Any:
         number, self.calls = self.calls, self.calls + 1
-        if number == self._at and not self._after:
+        told = self._words and call.__name__ == "write" and self._words in arguments[1]
+        if told or (number == self._at and not self._after):
             os.kill(os.getpid(), signal.SIGKILL)
         result = call(*arguments)
         if number == self._at:
@@ -76,11 +88,13 @@ CALLS = {name for name in vars(Disk) if not name.startswith("_")}
 
 def carry_out(request: Request) -> int:
     """The journey of `request`; how many calls to the file system it made."""
-    disk = KillingDisk(request.at, after=request.after)
+    disk = KillingDisk(request)
     endpoint = Endpoint(request.host, request.port, request.ca)
     options: dict[str, Any] = {
-        "own_client_id": request.thing,
+        "own_client_id": request.own_client_id,
+        "connect": ADAPTERS[request.client],
         "retries": Retries(first_pause=0.05),
+        "begin_anew": request.begin_anew,
         "calls": disk,
     }
     parameters = {"SerialNumber": request.serial}
@@ -109,8 +123,7 @@ def carry_out(request: Request) -> int:
 
 def main() -> None:
     """Serve requests until the input ends."""
-    from fleetgate.device import paho_client  # noqa: F401 - before the forks
-
+    logging.disable()  # a request that fails says why
     for line in sys.stdin:
         request = Request(**json.loads(line))
         reads, writes = os.pipe()
@@ -120,6 +133,8 @@ def main() -> None:
             try:
                 os.write(writes, str(carry_out(request)).encode())
                 code = 0
+            except InDoubt:
+                code = IN_DOUBT
             except ProvisioningError as error:
                 os.write(2, f"{request}: {error.message}\n".encode())
             finally:

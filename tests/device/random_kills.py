@@ -1,9 +1,11 @@
 """Journeys killed at random instants: ``python -m tests.device.random_kills --seeds 1000``.
 
-Each seed is a device. It is provisioned, by a key of a random kind, and half of them are renewed;
-each journey is killed up to three times, after a random part of the time that one takes, and then
-run to its end. What must hold is that of ``test_kill.py``. The seed decides on everything but the
-exact instant, which the operating system has a part in.
+Each seed is a device. It is provisioned, by a key of a random kind and a random MQTT client, some
+of them told their client id beforehand, and half of them are renewed; each journey is killed up to
+three times, after a random part of the time that one takes, and then run to its end. Every fifth is
+run to its end when the tokens are over, as a device that was switched off for long; what is in
+doubt then is decided as ``docs/device-files.md`` says. What must hold is that of ``test_kill.py``.
+The seed decides on everything but the exact instant, which the operating system has a part in.
 """
 
 from __future__ import annotations
@@ -15,58 +17,96 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from tests.device.kill_site import Site, site
-from tests.device.killed_child import Request
-
-
-def longest(at: Site) -> float:
-    """Within how many seconds a journey is killed: as long as a whole one takes, by three."""
-    begun = time.monotonic()
-    for number in range(3):
-        at.until_done(at.request(f"whole-{number}"))
-    return (time.monotonic() - begun) / 3
+from fleetgate.device.identity import Identity
+from tests.device.clients import ADAPTERS
+from tests.device.kill_site import TOKEN_SECONDS, Site, site
+from tests.device.killed_child import IN_DOUBT, Request
 
 
-def one_seed(at: Site, seed: int, within: float) -> Counter[str]:
-    """A device's journeys, each killed `within` seconds. How often, by what the journal says."""
-    chance = random.Random(seed)
-    serial = f"seed-{seed}"
-    counted: Counter[str] = Counter()
-    key = chance.choice(["P-256", "P-256", "P-384", "server"])
-    _killed(at, at.request(serial, key=key), chance, within, counted)
-    first = at.present(serial)
-    assert first is not None
-    at.works(first)
-    if chance.random() < 0.5:
-        keep_key = chance.random() < 0.5
-        at.renewed.setdefault(serial, set()).add(first.certificate_id)
-        _killed(at, at.renewal(serial, keep_key=keep_key), chance, within, counted)
-        second = at.present(serial)
-        assert second is not None
-        at.works(second)
-    return counted
+def longest(at: Site) -> dict[str, float]:
+    """Within how many seconds a journey is killed, by its client: as long as a whole one takes."""
+    within = {}
+    for client in ADAPTERS:
+        at.until_done(at.request(f"first-{client}", client=client))
+        begun = time.monotonic()
+        for number in range(2):
+            at.until_done(at.request(f"whole-{client}-{number}", client=client))
+        within[client] = (time.monotonic() - begun) / 2
+    return within
 
 
-def _killed(
-    at: Site, request: Request, chance: random.Random, within: float, counted: Counter[str]
-) -> None:
-    """Do the journey once, in spite of everything."""
-    before = at.present(request.serial)
-    for _ in range(chance.randint(1, 3)):
-        seconds = chance.uniform(0.0, within)
-        at.children.do(Request(**{**vars(request), "seconds": seconds}))
-        found = at.present(request.serial)
-        counted[_state(Path(request.out))] += 1
-        if found != before:
-            break  # it is done: a further renewal would be another one
-    found = at.present(request.serial)
-    if found == before:
-        done = at.until_done(request)
+@dataclass
+class Seed:
+    """A device that is killed at random. ``counted``: how often, by what the journal says."""
+
+    at: Site
+    number: int
+    within: dict[str, float]
+    counted: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.chance = random.Random(self.number)
+        self.serial = f"seed-{self.number}"
+        self.named = self.chance.random() < 0.5
+        self.client = self.chance.choice(list(ADAPTERS))
+
+    def run(self) -> None:
+        """Everything."""
+        self.kill_provisioning()
+        self.finish()
+
+    def kill_provisioning(self) -> None:
+        """The first journey, which may be over by then or not."""
+        key = self.chance.choice(["P-256", "P-256", "P-384", "server"])
+        self.request = self._options(self.at.request, key=key)
+        self._kill(self.request)
+
+    def finish(self) -> None:
+        """Bring it to its end, and perhaps do another one."""
+        self._end(self.request, None)
+        first = self.at.present(self.serial)
+        assert first is not None
+        self.at.works(first)
+        if self.chance.random() < 0.5:
+            self.at.renewed.setdefault(self.serial, set()).add(first.certificate_id)
+            keep_key = self.chance.random() < 0.5
+            renewal = self._options(self.at.renewal, keep_key=keep_key)
+            self._kill(renewal)
+            self._end(renewal, first)
+            second = self.at.present(self.serial)
+            assert second is not None
+            self.at.works(second)
+
+    def _options(self, journey: Callable[..., Request], **options: Any) -> Request:
+        return journey(self.serial, named=self.named, client=self.client, **options)
+
+    def _kill(self, request: Request) -> None:
+        before = self.at.present(self.serial)
+        for _ in range(self.chance.randint(1, 3)):
+            seconds = self.chance.uniform(0.0, self.within[self.client])
+            self.at.children.do(replace(request, seconds=seconds))
+            self.counted[_state(Path(request.out))] += 1
+            if self.at.present(self.serial) != before:
+                return  # it is done: a further renewal would be another one
+
+    def _end(self, request: Request, before: Identity | None) -> None:
+        """Do the journey once, in spite of everything."""
+        if self.at.present(self.serial) != before:
+            self.at.until_done(self._options(self.at.request))  # which finds it
+            return
+        code, _ = self.at.children.do(request)
+        if code == IN_DOUBT:
+            self.counted["in doubt"] += 1
+            done = self.at.decide(request)
+        else:
+            assert code == 0, request
+            done = self.at.until_done(self._options(self.at.request))
         assert done != before
-    else:
-        at.until_done(at.request(request.serial))  # which finds it
 
 
 def _state(out: Path) -> str:
@@ -91,18 +131,30 @@ def main() -> int:
         site(Path(directory)) as at,
     ):
         within = longest(at)
-        for number in range(arguments.seeds):
-            counted += one_seed(at, arguments.first + number, within)
+        late = []
+        for number in range(arguments.first, arguments.first + arguments.seeds):
+            seed = Seed(at, number, within, counted)
+            if number % 5:
+                seed.run()
+            else:
+                seed.kill_provisioning()
+                late.append(seed)
             if (number + 1) % 100 == 0:
                 print(f"{number + 1} devices, {time.monotonic() - begun:.0f} s", flush=True)  # noqa: T201
+        pending = list(at.states().values()).count("PENDING_ACTIVATION")
+        time.sleep(TOKEN_SECONDS)
+        for seed in late:
+            seed.finish()
         at.check()
-        pending = at.wait_for_the_pending()
+        pending += at.wait_for_the_pending()
         at.check()
+    in_doubt = counted.pop("in doubt", 0)
     states = ", ".join(f"{state} {count}" for state, count in sorted(counted.items()))
     print(  # noqa: T201
         f"{arguments.seeds} devices have one working identity each; the claim is intact; "
         f"{pending} pending certificates went when their tokens ended.\n"
-        f"killed {sum(counted.values())} times, and the journal was left at: {states}"
+        f"killed {counted.total()} times, and the journal was left at: {states}.\n"
+        f"{len(late)} devices were off until their tokens were over; {in_doubt} were in doubt then."
     )
     return 0
 

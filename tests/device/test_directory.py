@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import grp
 import os
+import pwd
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from fleetgate.device import journal as journals
 from fleetgate.device.directory import IdentityDirectory, open_directory
 from fleetgate.device.disk import Disk
 from fleetgate.device.errors import StorageRefused
+from fleetgate.device.identity import load
 from fleetgate.device.journal import Goal
 
 ASKING = journals.begun(Goal("provision", "iot.example", 8883, "lamps", "0"), 1, None, "P-256", "x")
@@ -169,6 +172,19 @@ def test_temporary_files_of_a_former_run_are_cleared_away(out: Path) -> None:
     assert list((out / "identity-1").iterdir()) == []
 
 
+@pytest.mark.parametrize("folder", [".", "identity-1"])
+def test_the_claim_s_files_are_not_cleared_away(folder: str, out: Path, tmp_path: Path) -> None:
+    with opened(out) as directory:
+        directory.write_journal(ASKING)
+        directory.make(1)
+    claim = out / folder / f".private.key.{'0a' * 8}.tmp"
+    claim.write_text("claim")
+    (tmp_path / "link").symlink_to(claim)
+    for each in (claim, tmp_path / "link"):
+        assert f"`{each}` would be overwritten" in refusal(out, each)
+    assert claim.read_text() == "claim"
+
+
 @pytest.mark.parametrize("link", [os.symlink, os.link])
 @pytest.mark.parametrize("name", ["identity-1/private.key", "journal.json"])
 def test_the_claim_s_files_are_refused_by_any_name(
@@ -231,6 +247,97 @@ def test_what_others_may_write_to_or_read_is_refused(out: Path) -> None:
             directory.journal()
     out.chmod(0o770)
     with pytest.raises(StorageRefused, match=r"\(mode 0770\)"), opened(out):
+        pass
+
+
+@pytest.mark.parametrize("name", ["a", "a/b"])
+@pytest.mark.parametrize("mode", [0o777, 0o757, 0o702])
+def test_a_directory_above_that_others_may_write_to_is_refused(
+    mode: int, name: str, tmp_path: Path
+) -> None:
+    """They could put another directory into its place. Nothing is made there."""
+    above = tmp_path / name
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    above.chmod(mode)
+    message = rf"others may write to `{above}` \(mode {mode:04o}\), .* `chmod go-w {above}`"
+    with pytest.raises(StorageRefused, match=message), opened(tmp_path / "a/b/c/out"):
+        pass
+    assert not list((tmp_path / "a/b").iterdir())
+    with pytest.raises(StorageRefused, match=message):
+        load(tmp_path / "a/b/c/out")
+    above.chmod(mode | 0o1000)  # as /tmp: entries are their owners'
+    with opened(tmp_path / "a/b/c/out"):
+        pass
+
+
+def test_a_group_of_its_own_may_write_above(tmp_path: Path) -> None:
+    """Where each user has one, and the umask is 002, as OpenSSH of Debian has it."""
+    tmp_path.chmod(0o775)
+    user = pwd.getpwuid(os.geteuid())
+    own = grp.getgrgid(user.pw_gid)
+    harmless = own.gr_name == user.pw_name and not own.gr_mem
+    if harmless:
+        with opened(tmp_path / "out"):
+            pass
+    for other in () if os.geteuid() else (10, 54321):  # one of several, and one without a name
+        os.chown(tmp_path, -1, other)
+        with pytest.raises(StorageRefused, match=r"\(mode 0775\)"), opened(tmp_path / "out"):
+            pass
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o002])
+def test_directories_above_that_are_made_are_not_for_others_to_write(
+    umask: int, tmp_path: Path
+) -> None:
+    before = os.umask(umask)
+    try:
+        for _ in range(2):
+            with opened(tmp_path / "a" / "b" / "out"):
+                assert mode(tmp_path / "a") == mode(tmp_path / "a" / "b") == 0o755
+    finally:
+        os.umask(before)
+
+
+def test_links_above_are_followed_and_looked_at(tmp_path: Path) -> None:
+    with chdir(tmp_path):
+        _links(tmp_path)
+
+
+def _links(tmp_path: Path) -> None:
+    (tmp_path / "real" / "open").mkdir(parents=True)
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "link").symlink_to("../real/open")
+    (tmp_path / "link").symlink_to(tmp_path / "shared" / "link")
+    (tmp_path / "loop").symlink_to("loop")
+    out = tmp_path / "link" / ".." / "open" / "out"
+    for path in (out, Path("link/out"), Path("real/open/out")):
+        with opened(path):
+            pass
+    for name in ("shared", "real/open"):
+        (tmp_path / name).chmod(0o777)
+        for path in (out, Path("link/out")):
+            with pytest.raises(StorageRefused, match=f"{name}` .mode 0777"), opened(path):
+                pass
+        (tmp_path / name).chmod(0o755)
+    with pytest.raises(StorageRefused, match="Too many levels of symbolic links"):
+        load(tmp_path / "loop" / "out")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_directory_above_that_belongs_to_another_user_is_refused(tmp_path: Path) -> None:
+    above = tmp_path / "theirs"
+    above.mkdir()
+    (tmp_path / "link").symlink_to(above)
+    os.chown(above, 12345, -1)
+    message = rf"`{above}` belongs to user 12345, who could put another directory into the place "
+    for path in (above / "out", tmp_path / "link" / "out"):
+        with pytest.raises(StorageRefused, match=message), opened(path):
+            pass
+    os.chown(above, 0, -1)
+    os.chown(tmp_path / "link", 12345, -1, follow_symlinks=False)
+    tmp_path.chmod(0o1777)
+    message = rf"the link `{tmp_path / 'link'}` belongs to user 12345"
+    with pytest.raises(StorageRefused, match=message), opened(tmp_path / "link" / "out"):
         pass
 
 

@@ -19,6 +19,7 @@ ISSUED = journals.issued(ASKING, "ab" * 32, "the token", NOW, 3600.0)
 REGISTERING = journals.registering(ISSUED)
 REGISTERED = journals.registered(REGISTERING, Registration("lamp-1", "lamp-1", {"mode": "ä"}))
 PROVEN = journals.proven(REGISTERED)
+REJECTED = journals.not_registered(REGISTERING, rejected=True)
 STATES = [ASKING, ISSUED, REGISTERING, REGISTERED, PROVEN]
 
 
@@ -38,6 +39,9 @@ STATES = [ASKING, ISSUED, REGISTERING, REGISTERED, PROVEN]
         (PROVEN, 1e9, NextStep.SWITCH),
         (journals.not_registered(REGISTERING), 0.0, NextStep.REGISTER),
         (journals.not_registered(REGISTERING), 3600.0, NextStep.BEGIN),
+        (REJECTED, 0.0, NextStep.REGISTER),
+        (REJECTED, 3600.0, NextStep.TRY),
+        (journals.not_registered(journals.registering(REJECTED)), 3600.0, NextStep.TRY),
     ],
 )
 def test_what_comes_next(journal: Journal | None, later: float, step: NextStep) -> None:
@@ -48,7 +52,7 @@ def test_what_may_be_given_up() -> None:
     assert [journals.may_begin_anew(each) for each in STATES] == [True, True, False, False, False]
 
 
-@pytest.mark.parametrize("journal", [*STATES, replace(ASKING, previous=None)])
+@pytest.mark.parametrize("journal", [*STATES, REJECTED, replace(ASKING, previous=None)])
 def test_it_is_read_back_as_it_was(journal: Journal) -> None:
     assert journals.parse(journals.dump(journal).encode()) == journal
 

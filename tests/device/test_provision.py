@@ -12,6 +12,7 @@ import os
 import stat
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def run(server: MemoryServer, claim: Files, clock: Clock, tmp_path: Path) -> Run
 
     def provision_here(template: str = "lamps", **options: Any) -> Provisioned:
         return provision(
-            Endpoint("localhost", 8883, claim.ca),
+            Endpoint(options.pop("endpoint", "localhost"), 8883, claim.ca),
             Credentials(claim.certificate, claim.key),
             template,
             options.pop("parameters", {"SerialNumber": "1"}),
@@ -244,6 +245,26 @@ def test_a_claim_that_is_not_needed_any_more_may_be_gone(
     done = provision(*arguments, connect=missing)
     assert done.identity.answer_lost is registering
     assert provision(*arguments, connect=server.connect).identity == done.identity
+
+
+def test_the_stored_authorities_may_be_named_when_it_goes_on(
+    run: Run, server: MemoryServer, claim: Files, tmp_path: Path
+) -> None:
+    """As the command does, when the claim's file was taken away and the authorities were in it."""
+    server.only_as = "nobody"
+    failure(run)
+    server.only_as = None
+    own = tmp_path / "out" / "identity-1" / "ca.pem"
+    done = provision(
+        Endpoint("localhost", 8883, own),
+        Credentials(tmp_path / "gone", tmp_path / "gone"),
+        "lamps",
+        {"SerialNumber": "1"},
+        tmp_path / "out",
+        connect=server.connect,
+    )
+    assert server.active == [done.certificate_id]
+    assert own.read_bytes() == claim.ca.read_bytes()
 
 
 def test_everything_is_on_disk_before_the_device_is_registered(
@@ -480,7 +501,22 @@ def test_a_token_that_is_over_leads_to_a_new_start(
     done = run()
     assert server.asked == ["create", "register", "register", "create", "register"]
     assert server.active == [done.certificate_id]
-    assert server.connects[2][1] == "claim"  # nothing was registered: there is nothing to try
+
+
+def test_a_certificate_that_was_never_registered_is_not_tried(
+    run: Run, server: MemoryServer
+) -> None:
+    stop = threading.Event()
+
+    def tell(step: Step, _sentence: str) -> None:
+        if step == "store":
+            stop.set()
+
+    failure(run, stop=stop, progress=tell)
+    server.tokens = dict.fromkeys(server.tokens, ("", 0.0))
+    done = run()
+    assert server.active == [done.certificate_id]
+    assert {own for _, own in server.connects} == {"claim", done.certificate_id}
 
 
 def test_a_token_that_is_over_twice_is_an_error(run: Run, server: MemoryServer) -> None:
@@ -631,10 +667,16 @@ def test_half_a_character_in_an_argument_is_refused(run: Run, claim: Files, tmp_
         {"parameters": {"\ud800": "a"}},
     ):
         assert isinstance(failure(run, **change), BadRequest)
-    for name in ("\ud800", "a\0b"):
-        with pytest.raises(StorageRefused, match="there is no such name"):
+    for name, why in (
+        ("\ud800", "there is no such name"),
+        ("a\0b", "there is no such name"),
+        ("x" * 300, "File name too long"),
+    ):
+        with pytest.raises(StorageRefused, match=why):
             load(tmp_path / name)
-        with pytest.raises(StorageRefused, match="there is no such name"):
+        with pytest.raises(StorageRefused, match=why):
+            abandon(tmp_path / name)
+        with pytest.raises(StorageRefused, match=why):
             provision(
                 Endpoint("localhost", 1, claim.ca),
                 Credentials(claim.certificate, claim.key),
@@ -711,6 +753,109 @@ def test_what_is_not_registered_is_given_up_for_something_else(
     assert server.asked == ["create", "register", "create", "register"]
     assert server.active == [done.certificate_id]
     assert "identity-1" not in names(tmp_path / "out")
+
+
+REJECTED = replace(refusal(400, "ResourceRegistrationFailure"), carried_out=True)
+"""As of a server that gave up after it had activated the certificate."""
+
+
+@pytest.mark.parametrize("known_by", ["clock", "server"])
+def test_what_was_rejected_is_tried_before_it_is_given_up(
+    known_by: str, run: Run, server: MemoryServer, clock: Clock
+) -> None:
+    server.faults["register"].append(REJECTED)
+    failure(run)
+    if known_by == "clock":
+        clock.now += 5000
+    server.tokens = dict.fromkeys(server.tokens, ("", 0.0))
+    done = run()
+    assert server.active == [done.certificate_id]
+    assert done.identity.answer_lost
+
+
+@pytest.mark.parametrize(
+    ("change", "differs"),
+    [
+        ({"template": "doors"}, "another template"),
+        ({"parameters": {"SerialNumber": "2"}}, "other parameters"),
+        ({"endpoint": "other.example"}, "another endpoint"),
+    ],
+)
+def test_also_before_something_else_is_begun(
+    change: dict[str, Any], differs: str, run: Run, server: MemoryServer, tmp_path: Path
+) -> None:
+    server.faults["register"].append(REJECTED)
+    failure(run)
+    error = failure(run, **change)
+    assert isinstance(error, StorageRefused)
+    assert f"a device that was registered and was not finished ({cert(server)})" in error.message
+    assert f"with {differs}" in error.message
+    assert journal(tmp_path / "out")["state"] == "registered"
+    assert {each.host for each in server.endpoints} == {"localhost"}  # where it may be registered
+    done = run()
+    assert server.active == [done.certificate_id]
+    assert server.asked == ["create", "register"]
+
+
+def cert(server: MemoryServer) -> str:
+    (own,) = server.active
+    return f"certificate {own}"
+
+
+def test_another_kind_of_key_is_not_worth_a_second_certificate(
+    run: Run, server: MemoryServer
+) -> None:
+    server.faults["register"].append(REJECTED)
+    failure(run)
+    done = run(key="P-384")
+    assert server.active == [done.certificate_id]
+    assert done.identity.key_kind == "P-256"
+
+
+def test_what_was_rejected_is_kept_until_it_could_be_tried(
+    run: Run, server: MemoryServer, tmp_path: Path
+) -> None:
+    server.faults["register"].append(REJECTED)
+    failure(run)
+    server.busy = 3
+    error = failure(run, template="doors", retries=Retries(attempts=2))
+    assert isinstance(error, ConnectionFailed)
+    assert error.retry
+    assert error.step == "reconnect"
+    assert f"abandon {tmp_path / 'out'}" in error.message
+    assert journal(tmp_path / "out")["state"] == "issued"
+    server.thing_name = "door-1"
+    with pytest.raises(StorageRefused):
+        run(template="doors", retries=Retries(attempts=2))
+    assert abandon(tmp_path / "out")
+    assert run(template="doors").thing_name == "door-1"
+
+
+def test_a_journal_of_an_earlier_version_is_gone_on_with(
+    run: Run, server: MemoryServer, tmp_path: Path
+) -> None:
+    """It does not say whether anything was rejected."""
+    server.faults["register"].append(refusal(403))
+    failure(run)
+    path = tmp_path / "out" / "journal.json"
+    values = journal(tmp_path / "out")
+    assert values.pop("rejected") is True
+    path.write_text(json.dumps(values))
+    done = run()
+    assert server.active == [done.certificate_id]
+    assert server.asked == ["create", "register", "register"]
+
+
+def test_a_key_on_a_token_is_asked_for_again_to_go_on(
+    run: Run, server: MemoryServer, tmp_path: Path
+) -> None:
+    server.only_as = "nobody"
+    failure(run)
+    path = tmp_path / "out" / "journal.json"
+    path.write_text(json.dumps({**journal(tmp_path / "out"), "key": "token card key /lib.so"}))
+    error = failure(run)
+    assert isinstance(error, StorageRefused)
+    assert "with another key" in error.message
 
 
 def test_a_damaged_journal_is_told(run: Run, server: MemoryServer, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ whole or not at all, and what is written later is never there without what was w
 The directory is opened once and all names are resolved inside it, so no symbolic link leads
 elsewhere; a lock on it keeps a second journey out. It and what is in it have to belong to the user
 who runs this, and nobody else may write to it: who may could replace the key, or plant an identity.
+Nor may anybody else write to the directories above it (:func:`fleetgate.device.disk.check_above`).
 What is not one of the names of an identity directory is somebody else's, and not touched.
 """
 
@@ -76,7 +77,7 @@ class IdentityDirectory:
                     "directory, or move it away"
                 )
             self._check_strangers(strangers)
-            for folder in (".", *map(identity.name_of, numbers)):
+            for folder in self._folders():
                 self._clear(folder)
 
     def journal(self) -> Journal | None:
@@ -213,14 +214,19 @@ class IdentityDirectory:
             self._disk.remove_directory(self._at, folder)
 
     def _clear(self, folder: str) -> None:
+        for name in self._temporaries(folder):
+            self._disk.remove(self._at, f"{folder}/{name}")
+
+    def _temporaries(self, folder: str) -> list[str]:
+        """What a former run has left there."""
         descriptor = disk.open_directory(folder, self._at)
         try:
-            names = _names(descriptor)
+            return [name for name in _names(descriptor) if _TEMPORARY.fullmatch(name)]
         finally:
             os.close(descriptor)
-        for name in names:
-            if _TEMPORARY.fullmatch(name):
-                self._disk.remove(self._at, f"{folder}/{name}")
+
+    def _folders(self) -> list[str]:
+        return [".", *map(identity.name_of, self._numbers())]
 
     def _numbers(self) -> list[int]:
         with disk.told(f"cannot use the directory `{self.path}`"):
@@ -272,6 +278,8 @@ class IdentityDirectory:
         """A file of the claim may lie here, but not where a journey writes or removes."""
         ours = [self.path / identity.JOURNAL]
         ours += [self.file(number, name) for number in self._numbers() for name in identity.FILES]
+        for folder in self._folders():
+            ours += [self.path / folder / name for name in self._temporaries(folder)]
         for stranger in strangers:
             for each in ours:
                 with suppress(FileNotFoundError, ValueError):
@@ -286,11 +294,13 @@ def open_directory(path: Path, calls: Disk) -> Iterator[IdentityDirectory]:
     """Open and lock the directory `path`, which is made (mode 0700) when it is missing.
 
     One that is empty gets this mode too; another keeps its own. Raises StorageRefused when it is a
-    symbolic link, it is somebody else's, others may write to it, another provisioning works in it,
-    or the operating system refuses.
+    symbolic link, it is somebody else's, others may write to it or put another one into its place,
+    another provisioning works in it, or the operating system refuses.
     """
     with disk.told(f"cannot use the directory `{path}`"):
+        disk.check_above(path)
         _make(path)
+        disk.check_above(path)  # some of it may be new, and not made here
         if path.is_symlink():
             raise StorageRefused(f"`{path}` is a symbolic link: name the directory itself")
         descriptor = disk.open_directory(path)
@@ -333,7 +343,7 @@ def _make_parent(path: Path) -> None:
         return
     _make_parent(path.parent)
     with suppress(FileExistsError):
-        path.mkdir()
+        path.mkdir(0o755)  # with any umask it is not for others to write to
     disk.flush_parent(path)
 
 

@@ -6,7 +6,10 @@ or stop the process at one of them. Paths are relative to a directory that is op
 
 from __future__ import annotations
 
+import errno
+import grp
 import os
+import pwd
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +20,8 @@ from fleetgate.device.errors import StorageRefused
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+_MAX_LINKS = 40
 
 
 class Disk:
@@ -136,6 +141,83 @@ def check_owner(path: Path, status: os.stat_result) -> None:
             f"`{path}` belongs to user {status.st_uid}, not to {os.geteuid()} who runs this, and "
             "its owner could replace the key: choose another directory, or become its owner"
         )
+
+
+def exists(path: Path) -> bool:
+    """Whether something is at `path`. Raises StorageRefused when that cannot be looked at."""
+    with told(f"cannot use `{path}`"):
+        try:
+            path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+    return True
+
+
+def check_above(path: Path) -> None:
+    """Make sure that nobody else can put another directory into the place of `path`.
+
+    Every directory on the way to it has to belong to root or to the user who runs this, and nobody
+    else may write to it, unless its sticky bit keeps entries to their owners (as that of /tmp). So
+    does OpenSSH with its StrictModes; the user's own group may write, as with Debian's. Symbolic
+    links are followed, and have to belong to one of the two as well. What is not there (yet)
+    is not looked at. Raises StorageRefused and OSError.
+    """
+    absolute = path.absolute()
+    here, rest, links = Path(absolute.anchor), list(absolute.parent.parts[:0:-1]), 0
+    _check_one_above(here, path)
+    while rest:
+        name = rest.pop()
+        if name == "..":
+            here = here.parent
+            continue
+        try:
+            status = os.lstat(here / name)
+        except FileNotFoundError:
+            return
+        if not stat.S_ISLNK(status.st_mode):
+            here /= name
+            _check_one_above(here, path)
+            continue
+        links += 1
+        if links > _MAX_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        _check_owner_above(f"the link `{here / name}`", status, path)
+        target = (here / name).readlink()
+        here = Path(target.anchor) if target.is_absolute() else here
+        rest += reversed(target.relative_to(target.anchor).parts)
+
+
+def _check_one_above(directory: Path, path: Path) -> None:
+    status = directory.stat()
+    _check_owner_above(f"`{directory}`", status, path)
+    mode = stat.S_IMODE(status.st_mode)
+    denied = 0o002 if _is_own_group(status.st_gid) else 0o022
+    if mode & denied and not mode & stat.S_ISVTX:
+        raise StorageRefused(
+            f"others may write to `{directory}` (mode {mode:04o}), and so could put another "
+            f"directory into the place of `{path}`: take that right away with "
+            f"`chmod go-w {directory}`, or choose another directory"
+        )
+
+
+def _check_owner_above(what: str, status: os.stat_result, path: Path) -> None:
+    if status.st_uid not in (0, os.geteuid()):
+        raise StorageRefused(
+            f"{what} belongs to user {status.st_uid}, who could put another directory into the "
+            f"place of `{path}`: choose one of which every directory above belongs to root or to "
+            f"user {os.geteuid()} who runs this"
+        )
+
+
+def _is_own_group(group: int) -> bool:
+    """Whether nobody but the user who runs this is in a group: it has the user's name."""
+    try:
+        user, own = pwd.getpwuid(os.geteuid()), grp.getgrgid(group)
+    except KeyError:
+        return False
+    return (
+        group == user.pw_gid and own.gr_name == user.pw_name and set(own.gr_mem) <= {user.pw_name}
+    )
 
 
 def check_key(path: Path) -> None:

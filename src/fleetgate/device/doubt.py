@@ -3,7 +3,9 @@
 Its connecting proves that it is. Its being refused proves nothing: a server refuses a certificate
 that is pending, and one whose policy names another client, with the same code. So the likely client
 ids are tried, and when all of them are refused it stays a doubt, which the caller is told of. A
-server that is busy or cannot be reached says nothing at all, and is asked again later.
+server that is busy or cannot be reached says nothing at all, and is asked again later. A
+certificate whose registration the server has rejected is tried, too; when it is refused, the server
+is believed.
 """
 
 from __future__ import annotations
@@ -51,6 +53,18 @@ def in_doubt(
         status_code=said.status_code,
         error_code=said.error_code,
         error_message=said.error_message,
+    )
+
+
+def not_tried(journal: Journal, directory: object, why: ConnectionFailed) -> ConnectionFailed:
+    """The error when a certificate could not be tried before it is given up."""
+    return ConnectionFailed(
+        f"the server has rejected the registration of {journal}, and the certificate could not be "
+        "tried before it is given up, in case it was registered all the same. Its key is kept; run "
+        f"this again later, or abandon it (`fleetgate abandon {directory}`). What happened: "
+        f"{why.message}",
+        waited=why.waited,
+        retry=why.retry,
     )
 
 

@@ -32,7 +32,8 @@ own, which stay there until the renewal after the next one. It should load befor
 (a digest of what was asked for).
 
 Nothing is read that is not the user's own, that others may write to, or a key that others may
-read; nor through a symbolic link other than ``current``.
+read; nor through a symbolic link other than ``current``; nor where others may write to a directory
+above.
 """
 
 from __future__ import annotations
@@ -142,6 +143,7 @@ def load(directory: Path | str) -> Identity:
     path = Path(directory)
     with disk.told(f"cannot use the directory `{path}`"):
         try:
+            disk.check_above(path)
             if path.is_symlink():
                 raise StorageRefused(f"`{path}` is a symbolic link: name the directory itself")
             descriptor = disk.open_directory(path)

@@ -11,7 +11,8 @@ state          what may have happened                      what comes next
 ``asking``     a certificate was asked for, with the key   ask (again), with this key
                in ``private.key`` if it is there
 ``issued``     key, certificate and token are stored;      register while the token
-               nothing was registered                      lives, else begin anew
+               nothing was registered                      lives, else begin anew; when it
+                                                           was rejected, try it before
 ``registering``  RegisterThing was sent, perhaps carried   register (again)
                out
 ``registered``  the answer is stored                       connect with the new one
@@ -27,6 +28,11 @@ server is Fleetgate. A server that says that the token is no good instead (it is
 used, by the request whose answer was lost) does not say whether the registration did happen. The
 certificate is tried (:mod:`fleetgate.device.doubt`): when it connects, it did. Otherwise the
 journal stays as it is, and its key, until the caller gives them up.
+
+A server that rejects a registration says that nothing was registered. AWS's carries out a template
+by several operations, and does not say whether it undoes those before the one that failed (AWS IoT
+API Reference, "RegisterThing"). So the journal says ``rejected``, and before such a key is given
+up, its certificate is tried once; when it is refused, the server's word is believed.
 
 The end of the token is known by the clock of the device, which may be wrong. A token that seems to
 be over in ``issued`` costs another certificate, nothing else, and once in a run; in ``registering``
@@ -61,6 +67,7 @@ class NextStep(Enum):
     BEGIN = auto()
     CREATE = auto()
     REGISTER = auto()
+    TRY = auto()
     PROVE = auto()
     SWITCH = auto()
 
@@ -115,7 +122,8 @@ class Journal:
 
     ``number`` is that of the identity it makes, ``previous`` that of the one it replaces. ``key``
     says of what kind the key is. ``client_id`` is the one the certificate was asked for with.
-    ``issued_at`` and ``token_ends`` are seconds since 1970.
+    ``issued_at`` and ``token_ends`` are seconds since 1970. ``rejected`` says that the server has
+    rejected the certificate's registration.
     """
 
     state: State
@@ -129,6 +137,7 @@ class Journal:
     issued_at: float = 0.0
     token_ends: float = 0.0
     registration: Registration | None = None
+    rejected: bool = False
 
     def __str__(self) -> str:
         """Thing and certificate, as far as they are known."""
@@ -148,7 +157,9 @@ def next_step(journal: Journal | None, now: float) -> NextStep:
         case "asking":
             return NextStep.CREATE
         case "issued":
-            return NextStep.REGISTER if token_lives(journal, now) else NextStep.BEGIN
+            if token_lives(journal, now):
+                return NextStep.REGISTER
+            return NextStep.TRY if journal.rejected else NextStep.BEGIN
         case "registering":
             return NextStep.REGISTER
         case "registered":
@@ -194,9 +205,9 @@ def registering(journal: Journal) -> Journal:
     return replace(journal, state="registering")
 
 
-def not_registered(journal: Journal) -> Journal:
-    """The server has said that it did not register the certificate."""
-    return replace(journal, state="issued")
+def not_registered(journal: Journal, *, rejected: bool = False) -> Journal:
+    """The certificate was not registered: the server has said so, or never got the request."""
+    return replace(journal, state="issued", rejected=journal.rejected or rejected)
 
 
 def registered(journal: Journal, registration: Registration) -> Journal:
@@ -244,6 +255,7 @@ def dump(journal: Journal) -> str:
         "certificateOwnershipToken": journal.token,
         "issuedAt": journal.issued_at,
         "tokenEnds": journal.token_ends,
+        "rejected": journal.rejected,
         "registration": registration
         and {
             "thingName": registration.thing_name,
@@ -286,6 +298,7 @@ def parse(content: bytes) -> Journal:
         _seconds(values, "issuedAt"),
         _seconds(values, "tokenEnds"),
         _registration(values) if done else None,
+        values.get("rejected") is True,
     )
 
 

@@ -9,7 +9,8 @@ way than by an answer.
 Two failures of RegisterThing are told apart. When the very first request was refused, nothing was
 registered, and the journey may be given up; when it was sent before, a refusal says nothing about
 what the first one has done. Nor do "too many requests" and an error of the server say that nothing
-was done, and nor does a token that is said to be over in the run that got it.
+was done, and nor does a token that is said to be over in the run that got it. What was refused is
+tried all the same before its key is given up, because that costs little.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from cryptography import x509
 from fleetgate.device import doubt, identity, keys, operations, protocol
 from fleetgate.device import journal as journals
 from fleetgate.device.directory import IdentityDirectory
-from fleetgate.device.endpoint import AnyCredentials, Credentials
+from fleetgate.device.endpoint import AnyCredentials, Credentials, Endpoint
 from fleetgate.device.errors import (
     BadRequest,
     ConnectionFailed,
@@ -38,7 +39,7 @@ from fleetgate.device.identity import Identity, KeyOnToken
 from fleetgate.device.journal import Journal, NextStep, Registration
 from fleetgate.device.keys import PublicKey
 from fleetgate.device.mqtt_client import MqttClient
-from fleetgate.device.plan import Connect, Plan
+from fleetgate.device.plan import ON_TOKEN, Connect, Plan
 from fleetgate.device.retry import Surroundings
 from fleetgate.device.steps import Steps
 
@@ -70,6 +71,7 @@ class Journey:
         self._begun_at = around.monotonic()
         self._client: MqttClient | None = None
         self._over = False
+        self._given_up = False
         self._sent_before = False
         self._anew = False
         self._issued_before = False
@@ -80,12 +82,13 @@ class Journey:
         """Read the journal, and begin unless it is to be gone on with. Raises StorageRefused."""
         own = self._plan.own_client_id
         found = self._directory.journal()
-        if found is not None:
-            differences = self._plan.goal.differences(found.goal)
-            if not journals.may_begin_anew(found):
-                self._refuse_another(found, differences)
-            elif differences or found.key != self._plan.key_name:
-                found = None
+        if found is not None and not journals.may_begin_anew(found):
+            self._refuse_another(found)
+        elif found is not None and self._is_another(found):
+            if found.rejected and self._has_key_of(found):
+                self._now, self._given_up = found, True
+                return
+            found = None
         if found is not None:
             self._now = found
             if found.state == "registered" and own not in (None, self._registration.client_id):
@@ -108,7 +111,7 @@ class Journey:
             while not self._over:
                 if self._stop is not None and self._stop.is_set():
                     raise ProvisioningError("stopped, as was asked for; it goes on when run again")
-                step = journals.next_step(self._now, self._around.wall())
+                step = self._next_step()
                 try:
                     self._take(step)
                     failures = 0
@@ -117,6 +120,11 @@ class Journey:
                     self._after(step, error, failures)
         finally:
             self._hang_up()
+
+    def _next_step(self) -> NextStep:
+        if self._given_up:
+            return NextStep.TRY
+        return journals.next_step(self._now, self._around.wall())
 
     # --- trying again ---
 
@@ -182,6 +190,8 @@ class Journey:
                 self._create()
             case NextStep.REGISTER:
                 self._register()
+            case NextStep.TRY:
+                self._try()
             case NextStep.PROVE:
                 self._prove()
             case NextStep.SWITCH:
@@ -276,7 +286,8 @@ class Journey:
                 # what was issued to a former run may have grown old since
                 believed = self._issued_before if invalid else _not_carried_out(error)
                 if not sent_before and believed:
-                    self._write(journals.not_registered(self._now))
+                    rejected = isinstance(error, Rejected) and not invalid
+                    self._write(journals.not_registered(self._now, rejected=rejected))
                     self._sent_before = False
                 if isinstance(error, Rejected) and invalid:
                     self._doubt(error, sent_before or not believed)
@@ -296,14 +307,14 @@ class Journey:
         ConnectionFailed when it could not be found out.
         """
         self._hang_up()
-        if sent_before:
+        if sent_before or self._now.rejected:
             names = doubt.likely_names(self._plan, self._now)
-            why = self._tried(names)
+            why = self._tried(names, _PROBES if sent_before else 1)
             if why is None:
                 return
             if not why.refused:
                 raise doubt.not_known(self._now, said, why) from said
-            if not self._plan.begin_anew:
+            if sent_before and not self._plan.begin_anew:
                 path = self._directory.path
                 raise doubt.in_doubt(self._now, path, said, names, why) from said
         self._session()  # if this fails, so did the attempts before, for the same cause
@@ -314,13 +325,35 @@ class Journey:
         self._begin()
         self._make_files()
 
-    def _tried(self, names: list[str]) -> ConnectionFailed | None:
+    def _try(self) -> None:
+        """A certificate whose registration was rejected is tried before it is given up.
+
+        Begins anew when it is refused. Raises StorageRefused when it connects, and is not what is
+        wanted now; and ConnectionFailed when it could not be found out.
+        """
+        now = self._now
+        sentence = f"trying certificate {now.certificate_id} before it is given up"
+        with self._steps("reconnect", sentence):
+            why = self._tried(doubt.likely_names(self._plan, now), 1)
+            if why is not None and not why.refused:
+                raise doubt.not_tried(now, self._directory.path, why) from why
+        with self._steps("prepare", "looking at what was found out"):
+            another, self._given_up = self._given_up, False
+            if why is None:
+                self._refuse_another(self._now)
+                return
+            self._anew = self._anew or not another
+            self._begin()
+            self._make_files()
+
+    def _tried(self, names: list[str], probes: int = _PROBES) -> ConnectionFailed | None:
         """None when the new certificate connects: it is registered. Else why it does not."""
         present = self._plan.present
-        for attempt in range(_PROBES):
+        endpoint = self._endpoint_of_journal()
+        for attempt in range(probes):
             for name in names:
                 try:
-                    client = self._dial(self._own_credentials(), name)
+                    client = self._connect(endpoint, self._own_credentials(), name)
                 except ConnectionFailed as error:
                     why = error
                     if not why.refused:
@@ -335,7 +368,7 @@ class Journey:
                 )
                 self._write(journals.registered(self._now, found))
                 return None
-            if attempt + 1 < _PROBES:
+            if attempt + 1 < probes:
                 self._around.sleep(self._plan.retries.pause(1, 1.0))
         return why
 
@@ -397,6 +430,18 @@ class Journey:
             endpoint = replace(endpoint, ca=self._directory.file(self._now.number, identity.CA))
         return self._connect(endpoint, credentials, client_id)
 
+    def _endpoint_of_journal(self) -> Endpoint:
+        """Where the certificate was asked for; what is asked for now may be elsewhere."""
+        plan, goal = self._plan, self._now.goal
+        has_ca = self._directory.read(self._now.number, identity.CA) is not None
+        return replace(
+            plan.endpoint,
+            host=goal.endpoint,
+            port=goal.port,
+            ca=self._directory.file(self._now.number, identity.CA) if has_ca else None,
+            alpn=plan.endpoint.alpn if plan.endpoint.port == goal.port else None,
+        )
+
     def _hang_up(self) -> None:
         client, self._client = self._client, None
         if client is not None:
@@ -407,11 +452,20 @@ class Journey:
             client.disconnect().result(_GOODBYE_SECONDS)
 
     def _token_key(self) -> KeyOnToken | None:
-        if isinstance(self._plan.key, KeyOnToken):
+        """The token that the new identity's key is on, as the journal says."""
+        if self._now.key == "kept":
+            return self._plan.present.token if self._plan.present else None
+        if isinstance(self._plan.key, KeyOnToken) and self._now.key.startswith(ON_TOKEN):
             return self._plan.key
-        if self._plan.key == "kept" and self._plan.present is not None:
-            return self._plan.present.token
         return None
+
+    def _is_another(self, found: Journal) -> bool:
+        """Whether `found` is for something else than what is asked for."""
+        return found.goal != self._plan.goal or found.key != self._plan.key_name
+
+    def _has_key_of(self, found: Journal) -> bool:
+        """Whether the key of `found` can be used: one on a token only when it is asked for."""
+        return not found.key.startswith(ON_TOKEN) or found.key == self._plan.key_name
 
     def _own_credentials(self) -> AnyCredentials:
         certificate = self._directory.file(self._now.number, identity.CERTIFICATE)
@@ -469,7 +523,11 @@ class Journey:
         content = self._directory.read(self._now.number, identity.CERTIFICATE) or b""
         return keys.kind_of(x509.load_pem_x509_certificate(content).public_key())
 
-    def _refuse_another(self, found: Journal, differences: list[str]) -> None:
+    def _refuse_another(self, found: Journal) -> None:
+        """Raises StorageRefused unless `found` may be gone on with. Kinds of keys do not count."""
+        differences = self._plan.goal.differences(found.goal)
+        if not self._has_key_of(found):
+            differences.append("another key")
         if differences:
             what = "was registered" if found.registration else "may have been registered"
             raise StorageRefused(

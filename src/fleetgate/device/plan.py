@@ -23,6 +23,9 @@ Key: TypeAlias = KeyKind | Literal["server"] | KeyOnToken
 """A kind of key to be made here, the server's own making, or a key on a token."""
 
 
+ON_TOKEN = "token "  # noqa: S105 - how the names of keys on tokens begin
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What a journey is to do.
@@ -54,5 +57,5 @@ class Plan:
     def key_name(self) -> str:
         """The key as the journal has it."""
         if isinstance(self.key, KeyOnToken):
-            return f"token {self.key.token} {self.key.key} {self.key.module}"
+            return f"{ON_TOKEN}{self.key.token} {self.key.key} {self.key.module}"
         return self.key

@@ -174,13 +174,13 @@ def provision(
             _check_key(key, subject, connect, claim)
             of_csr = None if subject is None else keys.subject_of(subject)
             authorities: bytes | None = None
-            if not Path(out).exists():  # else the claim may not be needed any more, and be gone
+            if not disk.exists(Path(out)):  # else the claim may not be needed any more, and be gone
                 authorities = _authorities(endpoint)
                 _check_claim(endpoint, claim, retries)
             name = f"fleetgate-{secrets.token_hex(8)}" if client_id is None else client_id
             _check(key, name, own_client_id, terms, token_seconds, template)
             place = cleanup.enter_context(directory.open_directory(Path(out), calls))
-            place.check(_strangers(endpoint, claim))
+            place.check(_strangers(endpoint, claim, Path(out)))
             found = place.journal()
             if place.current() is not None and (found is None or found.goal.purpose == "renew"):
                 same = _same(identity.load(out), _digest(goal))
@@ -306,7 +306,7 @@ def abandon(out: Path | str, *, calls: Disk = _DISK) -> bool:
     any more. Raises StorageRefused.
     """
     path = Path(out)
-    if not path.exists():
+    if not disk.exists(path):
         return False
     with directory.open_directory(path, calls) as place:
         place.check([])
@@ -421,11 +421,17 @@ def _check_claim(endpoint: Endpoint, claim: AnyCredentials, retries: Retries) ->
     return retries
 
 
-def _strangers(endpoint: Endpoint, claim: AnyCredentials) -> list[Path]:
+def _strangers(endpoint: Endpoint, claim: AnyCredentials, out: Path) -> list[Path]:
+    """What must survive: the files given, but authorities that a former run has stored in `out`."""
     found = [Path(claim.certificate)]
     if isinstance(claim, Credentials):
         found.append(Path(claim.key))
-    return found if endpoint.ca is None else [*found, Path(endpoint.ca)]
+    if endpoint.ca is not None:
+        ca = Path(endpoint.ca)
+        number = identity.number_of(ca.parent.name)
+        if number is None or ca != out / identity.name_of(number) / identity.CA:
+            found.append(ca)
+    return found
 
 
 def _same(present: Identity, goal: str) -> Identity:
