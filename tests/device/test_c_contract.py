@@ -10,6 +10,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from enum import IntEnum
 from typing import Any
 
 import cbor2
@@ -81,7 +82,7 @@ def nothing_is_left() -> Iterator[None]:
     before = threading.active_count()
     yield
     assert threading.active_count() == before
-    assert reply_topics._running == set()
+    assert reply_topics._running == {}
     assert reply_topics._unanswered == {}
 
 
@@ -159,6 +160,47 @@ def test_bad_parameter_before_any_network_use(kind: Kind, arguments: dict[str, A
     assert kind.call(begun(client), **merged) == Status.BAD_PARAMETER
     assert client.packets == []
     assert given == []
+
+
+NO_UINT32: list[Any] = [None, -1, 2**32, True, 1.0, float("nan"), "1", b"1", [], {}]
+NO_TEXT: list[Any] = [None, "", 0, 5, True, 1.5, b"text", [], {}, object(), "\ud800"]
+NO_MAP: list[Any] = [0, False, 5, 1.5, "", "text", b"", [], [("a", "b")], (), object()]
+NO_PARAMETERS: list[Any] = [*NO_MAP, {1: "a"}, {"a": 1}, {"a": None}, {"a": b""}, {"\ud800": "a"}]
+WRONG: list[tuple[Kind, str, list[Any]]] = [
+    *((kind, "callback", [*NO_MAP, None]) for kind in (KEYS, CSR, REGISTER)),
+    *((kind, "timeout", NO_UINT32) for kind in (KEYS, CSR, REGISTER)),
+    *((kind, "connection", [*NO_MAP, None]) for kind in (KEYS, CSR, REGISTER)),
+    (KEYS, "flags", NO_UINT32),
+    (CSR, "qos", [*NO_UINT32, 2, 255]),
+    (CSR, "csr", NO_TEXT),
+    (REGISTER, "request", [*NO_TEXT, RegisterThingRequest, RegisterThingResponse(202)]),
+    (REGISTER, "template_name", [*NO_TEXT, "T" * 37, "a b", "T\n"]),
+    (REGISTER, "certificate_id", NO_TEXT),
+    (REGISTER, "certificate_ownership_token", NO_TEXT),
+    (REGISTER, "parameters", NO_PARAMETERS),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "argument", "values"), WRONG, ids=[f"{kind}-{argument}" for kind, argument, _ in WRONG]
+)
+def test_bad_parameter_whatever_an_argument_is(
+    kind: Kind, argument: str, values: list[Any]
+) -> None:
+    """Every argument of every function: of another type, or not what it could be."""
+    for value in values:
+        client = ScriptedClient(accepts(kind.answer))
+        given: list[Any] = []
+        provisioning = begun(value if argument == "connection" else client)
+        merged: dict[str, Any] = {"timeout": TIMEOUT_MS, "callback": given.append}
+        if argument in RegisterThingRequest.__slots__:
+            merged["request"] = replace(REQUEST, **{argument: value})
+        else:
+            merged[argument] = value
+        assert kind.call(provisioning, **merged) == Status.BAD_PARAMETER, value
+        assert provisioning.error is not None
+        assert provisioning.error.status == Status.BAD_PARAMETER
+        assert (client.packets, given) == ([], [])
 
 
 @each_kind
@@ -243,7 +285,7 @@ def test_bad_response(kind: Kind, answer: Callable[[str, bytes], Messages]) -> N
 
 
 @each_kind
-@pytest.mark.parametrize("payload", [b"", b"\xff", b"\x1c", b"\xfe\xa0"])
+@pytest.mark.parametrize("payload", [b"", b"\xff", b"\x1c", b"\xfe\xa0", b"\xb8", b"\xb9\0"])
 def test_internal_failure_when_the_decoder_cannot_begin(kind: Kind, payload: bytes) -> None:
     client = ScriptedClient(answers(payload))
     assert outcome(kind, client) == (Status.INTERNAL_FAILURE, [])
@@ -278,7 +320,7 @@ def test_success(kind: Kind) -> None:
 # --- the contract beside the table ---
 
 
-@pytest.mark.parametrize("value", [-1, 2**32, "5", 1.5, True])
+@pytest.mark.parametrize("value", NO_UINT32, ids=repr)
 def test_a_failed_init_has_initialized_nothing(value: Any) -> None:
     """The C library takes itself for initialized before it can fail."""
     provisioning = Provisioning(ScriptedClient())
@@ -294,6 +336,8 @@ def test_the_words_of_every_status() -> None:
     assert words[Status.NOT_INITIALIZED] == "NOT INITIALIZED"
     assert len(set(words.values())) == 10
     assert "INVALID STATUS" not in words.values()
+    for no_status in (None, "SUCCESS", -1, [], 1.5, object()):
+        assert strerror(no_status) == "INVALID STATUS"  # type: ignore[arg-type]
     assert strerror(0) == strerror(11) == Provisioning.strerror(99) == "INVALID STATUS"
 
 
@@ -302,6 +346,19 @@ def test_flags_have_no_effect(flags: int) -> None:
     """Also an unknown one; the C library's test of it fails for its empty callback only."""
     status, given = outcome(KEYS, ScriptedClient(accepts(ISSUED)), flags=flags)
     assert (status, len(given)) == (Status.SUCCESS, 1)
+
+
+def test_numbers_may_have_names() -> None:
+    """As a port of a program in C is likely to have them."""
+
+    class Number(IntEnum):
+        ZERO = 0
+        ONE = 1
+        MILLISECONDS = TIMEOUT_MS
+
+    for kind, more in ((KEYS, {"flags": Number.ONE}), (CSR, {"qos": Number.ZERO})):
+        provisioning = begun(ScriptedClient(accepts(kind.answer)), Number.ONE)
+        assert kind.call(provisioning, Number.MILLISECONDS, print, **more) == Status.SUCCESS
 
 
 @pytest.mark.parametrize(("kind", "qos"), [(KEYS, 0), (REGISTER, 0), (CSR, 0), (CSR, 1)])
@@ -329,7 +386,7 @@ def test_the_words_of_a_failure_can_be_asked_for() -> None:
     call_keys(provisioning, TIMEOUT_MS, lambda _: None)
     assert "403 AccessDenied: no" in str(provisioning.error)
     call_keys(provisioning, TIMEOUT_MS, None)
-    assert "there is no callback" in str(provisioning.error)
+    assert "the callback cannot be called: None" in str(provisioning.error)
 
 
 def test_the_callback_runs_in_the_caller_s_thread_before_the_call_returns() -> None:

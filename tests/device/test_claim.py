@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import io
 import json
+import os
 import stat
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -26,9 +30,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetgate.device import claim as claims
-from fleetgate.device import claim_code
+from fleetgate.device import claim_code, claim_command, claim_screen
 from fleetgate.device.claim import Claim, ClaimDamaged, ClaimExpired
-from fleetgate.device.errors import StorageRefused
+from fleetgate.device.disk import Disk
+from fleetgate.device.errors import BadRequest, StorageRefused
 
 NOW = datetime(2026, 11, 21, 20, 20, tzinfo=UTC)
 
@@ -165,6 +170,78 @@ def test_the_files_of_a_claim_are_in_memory_and_private(claim: Claim) -> None:
         assert ca is None
 
 
+# --- the files of `fleetgate claim --out` ---
+
+
+class FullDisk(Disk):
+    """Has room for two files; before it says so, `meanwhile` happens."""
+
+    def __init__(self, meanwhile: Callable[[], object]) -> None:
+        self._room = 2
+        self._meanwhile = meanwhile
+
+    def write(self, descriptor: int, content: bytes) -> None:
+        self._room -= 1
+        if self._room < 0:
+            self._meanwhile()
+            raise OSError(errno.ENOSPC, "No space left on device")
+        super().write(descriptor, content)
+
+
+def theirs(directory: Path) -> dict[str, str]:
+    """Files that may be anybody's, called as something temporary might be."""
+    made = {}
+    for name in ("claim.json.tmp", ".claim.json", "claim.key~", "claim.pem.new", ".tmp", "tmpx"):
+        (directory / name).write_text(name)
+        made[name] = name
+    return made
+
+
+def content_of(directory: Path) -> dict[str, str]:
+    return {each.name: each.read_text() for each in directory.iterdir()}
+
+
+def test_a_claim_that_cannot_be_written_takes_nothing_with_it(claim: Claim, tmp_path: Path) -> None:
+    there = theirs(tmp_path)
+
+    def replaced() -> None:
+        """Somebody takes a file that was written just now away, and puts one of their own there."""
+        (tmp_path / "claim.key").unlink()
+        (tmp_path / "claim.key").write_text("mine")
+
+    for meanwhile, left in ((lambda: None, {}), (replaced, {"claim.key": "mine"})):
+        with claim_command._directory(tmp_path) as place:
+            place._disk = FullDisk(meanwhile)
+            with pytest.raises(StorageRefused, match=r"cannot write `.*claim.json`: No space left"):
+                place.write(claim)
+        assert content_of(tmp_path) == there | left
+
+
+def test_a_file_that_appears_meanwhile_is_not_overwritten(claim: Claim, tmp_path: Path) -> None:
+    there = theirs(tmp_path)
+    with claim_command._directory(tmp_path) as place:
+        (tmp_path / "ca.pem").write_text("mine")  # while the server is asked for a claim
+        with pytest.raises(StorageRefused, match=r"cannot write `.*ca.pem`: File exists"):
+            place.write(claim)
+    assert content_of(tmp_path) == there | {"ca.pem": "mine"}
+
+
+def test_a_directory_is_removed_again_by_who_made_it(tmp_path: Path) -> None:
+    own = tmp_path / "a" / "b"
+    with pytest.raises(ZeroDivisionError), claim_command._directory(own):
+        assert stat.S_IMODE(own.stat().st_mode) == 0o700
+        1 / 0  # noqa: B018
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "a").mkdir()
+    with pytest.raises(ZeroDivisionError), claim_command._directory(own):
+        1 / 0  # noqa: B018
+    assert list(tmp_path.iterdir()) == [tmp_path / "a"]
+    with pytest.raises(ZeroDivisionError), claim_command._directory(own):
+        (own / "file").touch()
+        1 / 0  # noqa: B018
+    assert list(own.iterdir()) == [own / "file"]
+
+
 # --- codes ---
 
 
@@ -284,3 +361,71 @@ def test_a_scanner_reads_what_is_drawn(rsa_claim: Claim, version: int) -> None:
 )
 def test_codes_fit_the_terminal_within_reason(columns: int, rows: int, version: int) -> None:
     assert claim_code.version_for(columns, rows) == version
+
+
+def test_codes_are_made_for_the_terminal_as_soon_as_one_fits(rsa_claim: Claim) -> None:
+    """On the usual 80 x 24 none does; what is above the bottom lines is out of sight there."""
+    claim = dataclasses.replace(rsa_claim, expiration=datetime.now(UTC) + timedelta(seconds=20))
+    small, large, smaller = (os.terminal_size(each) for each in ((80, 24), (100, 40), (60, 24)))
+    # drawn small; made larger, and drawn; Enter; drawn when it was made smaller; done
+    asked = [(small, ""), (large, ""), (large, "\n"), (smaller, " Q \n")]
+    read, write = os.pipe()
+    shown = io.StringIO()
+    with os.fdopen(read) as stdin, os.fdopen(write, "w") as keyboard:
+
+        def size() -> os.terminal_size:
+            found, typed = asked.pop(0)
+            keyboard.write(typed)
+            keyboard.flush()
+            return found
+
+        claim_screen.show(claim, stdin, shown, size)
+    assert asked == []
+    begin, *screens = shown.getvalue().partition("\x1b[?1049l")[0].split("\x1b[H\x1b[2J")
+    assert begin == "\x1b[?1049h"
+    captions = [each.splitlines()[0].partition(",")[0] for each in screens]
+    assert captions == ["code 1 of 4", "code 1 of 3", "code 2 of 3"]
+    prompts = [each.splitlines()[-1] for each in screens]
+    hint = "too small: 80 x 24, the code needs 65 x 35; make the letters smaller, or q: done "
+    assert prompts[0] == hint
+    assert prompts[1] == "Enter: the next code; q and Enter: done "
+    assert prompts[2].startswith("too small: 60 x 24, ")  # what was scanned is still good
+    texts = [scanned(each.splitlines()[1:-1])[0] for each in screens[1:]]
+    assert texts == claim_code.encode(claim, claim_code.version_for(100, 38))[:2]
+
+
+def test_codes_vanish_with_the_claim(claim: Claim) -> None:
+    soon = dataclasses.replace(claim, expiration=datetime.now(UTC) + timedelta(seconds=0.2))
+    read, write = os.pipe()
+    shown = io.StringIO()
+    with os.fdopen(read) as stdin, os.fdopen(write, "w"):
+        claim_screen.show(soon, stdin, shown, lambda: os.terminal_size((120, 62)))
+    assert shown.getvalue().endswith(", in 0 min 0 s\n")
+    assert "\x1b[?1049lthe claim for the template `lamps` expires " in shown.getvalue()
+
+
+class Terminal(io.TextIOWrapper):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("terminals", "encoding", "term", "said"),
+    [
+        ((False, True), "utf-8", "xterm", "the standard input is none: use --out"),
+        ((True, False), "utf-8", "xterm", "the standard output is none: use --out"),
+        ((True, True), "utf-8", "dumb", "this one is `dumb`, as TERM says: use --out"),
+        ((True, True), "latin-1", "xterm", "needs a terminal in UTF-8, and this one is in latin-1"),
+        ((True, True), "utf-8", "xterm", None),
+    ],
+)
+def test_codes_are_for_terminals_that_show_them(
+    terminals: tuple[bool, bool], encoding: str, term: str, said: str | None
+) -> None:
+    kinds = [Terminal if each else io.TextIOWrapper for each in terminals]
+    stdin, stdout = (kind(io.BytesIO(), encoding=encoding) for kind in kinds)
+    if said is None:
+        claim_screen.check(stdin, stdout, {"TERM": term})
+    else:
+        with pytest.raises(BadRequest, match=said):
+            claim_screen.check(stdin, stdout, {"TERM": term})

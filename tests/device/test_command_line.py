@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,13 @@ from fleetgate.device.claim import Claim
 from fleetgate.device.directory import open_directory
 from fleetgate.device.disk import Disk
 from fleetgate.device.endpoint import Credentials, Endpoint, Proxy, TokenKey
-from fleetgate.device.errors import BadRequest, ConnectionFailed, Rejected
+from fleetgate.device.errors import (
+    BadAnswer,
+    BadRequest,
+    ConnectionFailed,
+    Rejected,
+    StorageRefused,
+)
 from fleetgate.device.identity import KeyOnToken
 from fleetgate.device.provision import Retries, provision
 from tests.device.conftest import Files, Issuer
@@ -78,6 +86,7 @@ def test_which_key_it_cannot_be(options: list[str], rule: str) -> None:
 
 def test_how_to_connect(tmp_path: Path) -> None:
     password = tmp_path / "password"
+    password.touch(mode=0o600)
     password.write_text("secret\n")
     proxy = ["--proxy", "proxy.example:3128", "--proxy-user", "lamp"]
     args = provision_args(
@@ -103,12 +112,141 @@ def test_a_proxy_that_is_none(text: str) -> None:
         journey_options.proxy_of(provision_args("--proxy", text))
 
 
+def test_a_password_typed_into_the_proxy_is_not_repeated() -> None:
+    with pytest.raises(BadRequest) as caught:
+        journey_options.proxy_of(provision_args("--proxy", "lamp:secret@proxy:1"))
+    assert "secret" not in caught.value.message
+    assert "who is named by --proxy-user and --proxy-password-file" in caught.value.message
+
+
+def test_a_password_of_a_proxy_that_cannot_be_used(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    options = ["--proxy", "p:1", "--proxy-password-file", str(file)]
+    with pytest.raises(BadRequest, match="--proxy-password-file needs --proxy-user, too"):
+        journey_options.proxy_of(provision_args(*options))
+    options += ["--proxy-user", "lamp"]
+    with pytest.raises(BadRequest, match=r"cannot read `.*password`: No such file or directory$"):
+        journey_options.proxy_of(provision_args(*options))
+    file.touch(mode=0o644)
+    file.chmod(0o644)
+    with pytest.raises(StorageRefused, match="others may read the proxy's password in `"):
+        journey_options.proxy_of(provision_args(*options))
+    file.chmod(0o600)
+    file.write_bytes(b"\xff")
+    with pytest.raises(BadRequest, match="is not text in UTF-8"):
+        journey_options.proxy_of(provision_args(*options))
+
+
 @pytest.mark.parametrize("client", journey_options.CLIENTS)
 def test_which_client(client: str) -> None:
     connect = journey_options.connect_of(provision_args("--client", client))
     assert connect is not None
     assert connect.__module__ == f"fleetgate.device.{client}_client"
     assert journey_options.connect_of(provision_args()) is None
+
+
+def test_how_messages_are_carried() -> None:
+    options = ["--qos=0", "--max-answer-size=200000", "--keep-alive=1200", "--token-seconds=900"]
+    for given, expected in (
+        ([], (1, 131072, 3600.0, 60, 149504)),
+        (options, (0, 200000, 900.0, 1200, 218432)),
+    ):
+        for args in (
+            provision_args(*given),
+            command_line.parser_of("renew").parse_args(["d", *given]),
+        ):
+            journey = journey_options.journey_of(args)
+            endpoint = journey_options.with_options(Endpoint("iot.example"), args)
+            terms = journey["terms"]
+            assert expected == (
+                *(terms.qos, terms.max_answer_size, journey["token_seconds"]),
+                *(endpoint.keep_alive, endpoint.max_packet_size),
+            )
+
+
+def test_options_reach_the_server(server: MemoryServer, claim: Files, tmp_path: Path) -> None:
+    options = ["--qos=0", "--keep-alive=30", "--max-answer-size=200000", "--format=cbor"]
+    args = provision_args(*options)
+    endpoint = journey_options.with_options(Endpoint("localhost", 8883, claim.ca), args)
+    provision(
+        endpoint,
+        Credentials(claim.certificate, claim.key),
+        "lamps",
+        {},
+        tmp_path / "out",
+        **{**journey_options.journey_of(args), "connect": server.connect},
+    )
+    assert {each.keep_alive for each in server.endpoints} == {30}
+    assert [client.qos for client in server.clients] == [[0, 0], []]
+    assert all(topic.endswith("/cbor") for topic, _ in server.requests)
+    too_large = journey_options.journey_of(provision_args("--max-answer-size=100"))
+    with pytest.raises(BadAnswer, match="more than the 100 that this device takes"):
+        provision(
+            endpoint,
+            Credentials(claim.certificate, claim.key),
+            "lamps",
+            {},
+            tmp_path / "other",
+            **{**too_large, "connect": server.connect},
+        )
+
+
+ENV = {"FLEETGATE_MQTT_HOST": "env", "FLEETGATE_MQTT_PORT": "9", "FLEETGATE_MQTT_CA": "/env"}
+PAIR = Credentials(Path("c.pem"), Path("c.key"))
+
+
+@pytest.mark.parametrize(
+    ("options", "env", "where"),
+    [
+        ([], ENV, ("env", 9, Path("/env"))),
+        ([], {"FLEETGATE_MQTT_HOST": "env"}, ("env", 8883, None)),
+        (["--ca=own"], ENV, ("env", 9, Path("own"))),
+        (["--endpoint=own"], ENV, ("own", 8883, None)),
+        (["--endpoint=own:1", "--ca=own"], ENV, ("own", 1, Path("own"))),
+    ],
+)
+def test_an_option_wins_over_the_environment(
+    options: list[str], env: dict[str, str], where: tuple[str, int, Path | None]
+) -> None:
+    with ExitStack() as cleanup:
+        args = provision_args(*CLAIM, *options)
+        endpoint, credentials = provision_command._where(args, None, env, cleanup)
+    assert (endpoint.host, endpoint.port, endpoint.ca) == where
+    assert credentials == PAIR
+
+
+@pytest.mark.parametrize(
+    ("env", "rule"),
+    [
+        ({}, "a server is needed: --endpoint, --claim, or the variable FLEETGATE_MQTT_HOST"),
+        ({"FLEETGATE_MQTT_HOST": ""}, "a server is needed"),
+        ({"FLEETGATE_MQTT_CA": "ca", "FLEETGATE_MQTT_PORT": "1"}, "a server is needed"),
+        ({**ENV, "FLEETGATE_MQTT_HOST": "a b"}, "FLEETGATE_MQTT_HOST: 'a b' is no host name"),
+        ({**ENV, "FLEETGATE_MQTT_PORT": "x"}, "FLEETGATE_MQTT_PORT is `x`: the port has to be"),
+    ],
+)
+def test_an_environment_without_a_server(env: dict[str, str], rule: str) -> None:
+    with pytest.raises(BadRequest, match=rule), ExitStack() as cleanup:
+        provision_command._where(provision_args(*CLAIM), None, env, cleanup)
+
+
+def test_a_claims_file_wins_over_the_environment(expired: Path) -> None:
+    claim = claims.load(expired, now=0.0)
+    for options, where in (
+        ([], ("localhost", 8883)),
+        (["--endpoint=own:1"], ("own", 1)),
+    ):
+        for authorities in (claim.ca_pem, None):
+            with ExitStack() as cleanup:
+                args = provision_args("--claim", str(expired), *options)
+                given = replace(claim, ca_pem=authorities)
+                endpoint, _ = provision_command._where(args, given, ENV, cleanup)
+                assert (endpoint.host, endpoint.port) == where
+                if authorities is None or options:
+                    assert endpoint.ca is None
+                else:
+                    assert endpoint.ca is not None
+                    assert Path(endpoint.ca).read_text() == authorities
 
 
 def test_how_long_and_how_often() -> None:
@@ -127,7 +265,10 @@ def test_how_long_and_how_often() -> None:
 @pytest.mark.parametrize(
     ("arguments", "rule"),
     [
-        (CLAIM, "a server is needed: --endpoint, or --claim"),
+        (CLAIM, "a server is needed: --endpoint, --claim, or the variable FLEETGATE_MQTT_HOST"),
+        (["--qos", "2"], "argument --qos: invalid choice: "),
+        (["--max-answer-size", "-1"], "`max_answer_size` is -1, which is less than 0"),
+        (["--endpoint=x", *CLAIM, "--keep-alive=0"], "keep-alive is 1 to 65535 seconds, not 0"),
         (["--endpoint", "x:y"], "--endpoint `x:y`: HOST or HOST:PORT is expected"),
         (["--endpoint", "x"], "a claim is needed: --claim, or --cert and --key"),
         (["--endpoint", "x", *CLAIM], "a template is needed: --template"),
@@ -153,8 +294,8 @@ def test_what_cannot_be_is_not_begun(
     out = tmp_path / "out"
     code, printed, error = run(capsys, "provision", "--out", str(out), *arguments)
     assert (code, printed) == (2, "")
-    assert rule in error
-    assert error.count("\n") == 1
+    assert rule in error.splitlines()[-1]
+    assert error.startswith("usage: ") or error.count("\n") == 1
     assert not out.exists()
 
 

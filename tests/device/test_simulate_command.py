@@ -39,6 +39,35 @@ def test_where_the_devices_go(claim: Files) -> None:
     assert (other.host, other.port, other.ca, other.mqtt_version) == ("h", 1, None, 4)
 
 
+def test_an_option_wins_over_the_environment(claim: Files) -> None:
+    ca = plan(claim, "--devices=1", "--ca=/own").endpoint
+    assert (ca.host, ca.port, ca.ca) == ("::1", 9, Path("/own"))
+    for env in ({}, {"FLEETGATE_MQTT_HOST": ""}, {"FLEETGATE_MQTT_PORT": "9"}):
+        with pytest.raises(BadRequest, match="a server is needed"):
+            plan(claim, "--devices=1", env=env)
+    alone = plan(claim, "--devices=1", env={"FLEETGATE_MQTT_HOST": "h"}).endpoint
+    assert (alone.host, alone.port, alone.ca) == ("h", 8883, None)
+    for env, said in (
+        ({**ENV, "FLEETGATE_MQTT_HOST": "mqtts://h"}, "FLEETGATE_MQTT_HOST: 'mqtts://h' is no"),
+        ({**ENV, "FLEETGATE_MQTT_PORT": "mqtt"}, "FLEETGATE_MQTT_PORT is `mqtt`: the port has"),
+    ):
+        with pytest.raises(BadRequest, match=said):
+            plan(claim, "--devices=1", env=env)
+
+
+def test_how_messages_are_carried(claim: Files) -> None:
+    usual = plan(claim, "--devices=1")
+    assert (usual.terms.qos, usual.terms.max_answer_size) == (1, 128 * 1024)
+    assert (usual.endpoint.keep_alive, usual.endpoint.max_packet_size) == (60, 146 * 1024)
+    options = ["--qos=0", "--max-answer-size=200000", "--keep-alive=30", "--timeout=3"]
+    other = plan(claim, "--devices=1", *options)
+    assert (other.terms.qos, other.terms.max_answer_size) == (0, 200000)
+    assert (other.terms.timeout, other.terms.mqtt_timeout) == (3, 3)
+    assert other.endpoint.keep_alive == 30
+    assert other.endpoint.max_packet_size == 200000 + 18 * 1024
+    assert plan(claim, "--devices=1", "--publish=$aws/rules/r/a").publish == "$aws/rules/r/a"
+
+
 def test_the_profile_follows_from_the_rate(claim: Files) -> None:
     assert plan(claim, "--devices", "9").profile == "burst"
     steady = plan(claim, "--devices", "9", "--rate", "2.5")
@@ -65,6 +94,23 @@ def test_the_profile_follows_from_the_rate(claim: Files) -> None:
         (["--devices=1", "--serial={serial}"], "`{serial}` is unknown here; {n}, {seed} are known"),
         (["--devices=1", "--claim-client-id={thing}"], "`{thing}` is unknown here"),
         (["--devices=1", "--publish={topic}"], "`{topic}` is unknown here"),
+        (["--devices=1", "--publish=a/#"], "--publish: the topic `a/#` must not contain wildcards"),
+        (["--devices=1", "--publish=+/{n}"], "`+/1` must not contain wildcards"),
+        (["--devices=1", "--publish="], "--publish is '', no text that can be printed"),
+        (["--devices=1", "--publish=a\x1b"], "--publish is 'a\\x1b', no text that can be printed"),
+        (["--devices=1", "--publish=a\udcff"], "no text that can be printed"),
+        (["--devices=1", "--publish=1/2/3/4/5/6/7/8/9"], "has 8 slashes, more than 7"),
+        (["--devices=9", f"--publish={'é' * 128}{{n}}"], "is 257 bytes long, more than 256"),
+        (
+            ["--devices=1", "--client-id=a#", "--publish=x/{client_id}"],
+            "must not contain wildcards",
+        ),
+        (["--devices=1", "--serial="], "--serial is '', no text that can be printed"),
+        (["--devices=1", "--client-id="], "--client-id is ''"),
+        (["--devices=1", "--claim-client-id=\n"], "--claim-client-id is '\\n'"),
+        (["--devices=1", '--parameters={"a":"\\ud800"}'], "cannot be written as UTF-8"),
+        (["--devices=1", "--max-answer-size=-1"], "`max_answer_size` is -1, which is less than 0"),
+        (["--devices=1", "--keep-alive=0"], "keep-alive is 1 to 65535 seconds, not 0"),
         (["--devices=1", "--parameters=[]"], "--parameters has to be a JSON object"),
         (["--devices=1", "--parameters=@/no/file"], "--parameters: cannot read `/no/file`"),
         (["--devices=1", "--endpoint=https://h"], "without a scheme"),

@@ -22,6 +22,7 @@ import pytest
 from fleetgate.device import claim as claims
 from fleetgate.device import claim_command
 from fleetgate.device.claim_command import Iot
+from tests.device.connect_proxy import connect_proxy
 from tests.device.test_claim import scanned
 from tests.integration.fleet import Fleet, arn, create_fleet, policy_document
 from tests.integration.server import EXECUTABLES, REGION, Server, environment, run
@@ -230,6 +231,30 @@ def test_no_claim_is_made_that_could_not_be_written(site: Site) -> None:
     assert done.returncode == 2
     assert "--qr shows codes on a terminal" in done.stderr
     assert site.claims_made() == before
+
+
+def test_by_command_through_a_proxy_on_port_443(site: Site) -> None:
+    """As against AWS where nothing else is open; the proxy leads to the server's real port."""
+    password = site.directory / "password"
+    password.touch(mode=0o600)
+    password.write_text("secret\n")
+    claim = site.fleet.claim
+    with connect_proxy(site.server.mqtt_port, user="lamp", password="secret") as proxy:
+        command = [
+            *(FLEETGATE, "provision", "--out", "behind", "--attempts", "1"),
+            *("--cert", str(claim.certificate), "--key", str(claim.key)),
+            *("--template", site.fleet.template, "--parameters", '{"SerialNumber": "443"}'),
+            *("--proxy", f"localhost:{proxy.port}", "--proxy-user", "lamp"),
+        ]
+        env = {**site.env, "FLEETGATE_MQTT_PORT": "443"}
+        refused = run(*command, cwd=site.directory, env=env)
+        assert refused.returncode == 1
+        assert "does not take the user `lamp` without a password" in refused.stderr
+        command += ["--proxy-password-file", str(password)]
+        done = run(*command, cwd=site.directory, env=env)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert set(proxy.asked) == {"CONNECT localhost:443 HTTP/1.1"}
+    assert site.fleet.thing("443") in done.stdout
 
 
 def test_where_the_device_connects_is_asked_of_the_server(site: Site) -> None:

@@ -174,7 +174,8 @@ def test_as_a_command_it_says_by_its_exit_code_how_it_went(site: Site, tmp_path:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         free = listener.getsockname()[1]
     for more, code, said in (
-        (["--devices=0"], 2, "fleetgate: devices, concurrency and storms are at least 1"),
+        (["--devices=0"], 2, "fleetgate: --devices, --concurrency and --storms are at least 1"),
+        (["--devices=1", "--publish=a/#"], 2, "the topic `a/#` must not contain wildcards"),
         (["--devices=1", f"--endpoint=localhost:{free}"], 1, "Connection refused"),
     ):
         done = subprocess.run(

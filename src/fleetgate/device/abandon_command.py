@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from fleetgate.device import options
+from fleetgate.device.terminal import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.directory.exists():
         raise NoIdentity(f"`{args.directory}` is not there: nothing was begun in it")
     if abandon(args.directory):
-        print(f"what was not finished in `{args.directory}` is given up")  # noqa: T201
+        say(f"what was not finished in `{args.directory}` is given up")
     else:
-        print(f"nothing in `{args.directory}` was unfinished")  # noqa: T201
+        say(f"nothing in `{args.directory}` was unfinished")
     return 0

@@ -32,7 +32,9 @@ call checks ``init`` like the others; subscriptions are taken back after every f
 or late answer calls nothing and is not taken for that to another request: after a TIMEOUT the same
 may be asked again on the connection, anything else on its topics is BAD_PARAMETER there; a failed
 ``init`` has not initialized anything; ``strerror`` knows all ten. An empty text in an accepted
-answer is a BAD_RESPONSE, ``null`` in place of ``thingName`` or ``deviceConfiguration`` is none.
+answer is a BAD_RESPONSE, and so is anything behind the map; what a callback raises leaves the call
+after the subscriptions were given back; ``null`` in place of ``thingName`` or
+``deviceConfiguration`` is none.
 
 Source: AWS IoT Device SDK for Embedded C, branch v4_beta_deprecated, libraries/aws/provisioning.
 """
@@ -42,7 +44,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar, cast
 
 from fleetgate.device import operations
 from fleetgate.device.errors import (
@@ -61,7 +63,8 @@ FLAG_ENCRYPT_CREDENTIALS = 0x1
 
 MAX_TEMPLATE_NAME_LENGTH = 36
 
-_MAX_TIMEOUT_MS = 2**32 - 1  # uint32_t
+_MAX_UINT32 = 2**32 - 1
+_CLIENT = ("subscribe", "unsubscribe", "publish", "disconnect", "on_lost")
 
 logger = logging.getLogger("fleetgate.device")
 
@@ -177,7 +180,7 @@ class Provisioning:
     def __init__(
         self, connection: MqttClient | None, payload_format: PayloadFormat = "cbor"
     ) -> None:
-        """Without a `connection` every operation is a BAD_PARAMETER, as with NULL in C.
+        """Without a `connection`, or with what is none, every operation is a BAD_PARAMETER.
 
         Raises BadRequest unless `payload_format` is ``cbor`` or ``json``.
         """
@@ -218,13 +221,18 @@ class Provisioning:
 
     def create_keys_and_certificate(
         self,
-        flags: int,  # noqa: ARG002 # as in C: there is no flag with an effect
+        flags: int,
         timeout_ms: int,
         callback: KeysCallback | None,
     ) -> Status:
-        """A certificate for a key that the server makes. Published at QoS 0."""
+        """A certificate for a key that the server makes. Published at QoS 0.
+
+        As in C no flag has an effect, and one that is not known does no harm.
+        """
 
         def operation(client: MqttClient, terms: Terms) -> Issued:
+            if not _is_uint32(flags):
+                raise BadRequest(f"the flags are no unsigned 32-bit number: {flags!r:.80}")
             return operations.create_keys_and_certificate(client, terms)
 
         def accepted(issued: Issued) -> CreateKeysAndCertificateResponse:
@@ -273,8 +281,11 @@ class Provisioning:
         """Register a certificate by a template. Published at QoS 0."""
 
         def operation(client: MqttClient, terms: Terms) -> Registered:
-            if request is None:
-                raise BadRequest("there is no request")
+            if not isinstance(request, RegisterThingRequest):
+                raise BadRequest(f"the request is no RegisterThingRequest: {_kind(request)}")
+            parameters: object = request.parameters
+            if parameters is not None and not isinstance(parameters, Mapping):
+                raise BadRequest(f"the parameters are no mapping: {_kind(parameters)}")
             return operations.register_thing(
                 client,
                 request.template_name,
@@ -334,19 +345,21 @@ class Provisioning:
         timeout_ms: int,
         callback: object,
     ) -> A:
-        if self._connection is None:
-            raise BadRequest("there is no connection")
+        if not all(callable(getattr(self._connection, name, None)) for name in _CLIENT):
+            raise BadRequest(f"the connection is no MQTT client: {_kind(self._connection)}")
         if not callable(callback):
-            raise BadRequest("there is no callback")
+            raise BadRequest(f"the callback cannot be called: {_kind(callback)}")
         if not _is_uint32(timeout_ms):
             raise BadRequest(f"the time-out is no number of milliseconds: {timeout_ms!r:.80}")
+        if not _is_uint32(qos):
+            raise BadRequest(f"the QoS is no number: {qos!r:.80}")
         terms = Terms(
             self._payload_format,
             qos,
             _seconds(timeout_ms / 1000),
             _seconds(self._mqtt_timeout or MQTT_TIMEOUT),
         )
-        return operation(self._connection, terms)
+        return operation(cast("MqttClient", self._connection), terms)
 
 
 def _seconds(given: float) -> float:
@@ -355,7 +368,12 @@ def _seconds(given: float) -> float:
 
 
 def _is_uint32(value: object) -> bool:
-    return type(value) is int and 0 <= value <= _MAX_TIMEOUT_MS
+    # a bool is an int, too
+    return isinstance(value, int) and type(value) is not bool and 0 <= value <= _MAX_UINT32
+
+
+def _kind(value: object) -> str:
+    return f"{value!r:.80}" if value is None else f"a {type(value).__name__}"
 
 
 def _server_status(code: int) -> int:

@@ -10,39 +10,34 @@ from __future__ import annotations
 
 import argparse
 import os
-import select
 import shlex
-import shutil
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 from urllib.parse import urlsplit
 
 from fleetgate.device import claim as claims
-from fleetgate.device import claim_code, credentials, disk, extras, options
+from fleetgate.device import claim_screen, credentials, disk, extras, options
 from fleetgate.device.claim import Claim
 from fleetgate.device.endpoint import Endpoint
-from fleetgate.device.errors import BadRequest, StorageRefused
+from fleetgate.device.errors import StorageRefused
+from fleetgate.device.terminal import say
 from fleetgate.errors import Error
 
 CERTIFICATE, KEY, CA, CLAIM = "claim.pem", "claim.key", "ca.pem", "claim.json"
 
 _AWS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
-_ALTERNATE_SCREEN = "\x1b[?1049h", "\x1b[?1049l"  # what is shown there is in no scroll-back
-_CLEAR = "\x1b[H\x1b[2J"
-_LINES = 2  # above and below a code
-_ESCAPES = len(claim_code.PAPER + claim_code.PLAIN)
+_DISK = disk.Disk()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``fleetgate claim``."""
     parser.description = (
-        "Get a temporary claim for one device, with your own credentials. It is good for one "
-        "template and for five minutes."
+        "Get a temporary claim for a device, with your own credentials as an installer. It is good "
+        "for one template and for five minutes. Whoever has it can register devices meanwhile."
     )
     parser.add_argument(
         "--template", required=True, metavar="NAME", help="the provisioning template"
@@ -68,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ca",
         type=Path,
         metavar="F",
-        help="the authorities that the device shall trust the server by; default: "
+        help="a PEM file with the authorities that the device shall trust the server by; default: "
         "FLEETGATE_MQTT_CA, or those of the device's system",
     )
     parser.add_argument(
@@ -76,8 +71,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="URL",
         help="the HTTP API; default: that of the environment (`fleetgate env` prints it), or AWS",
     )
-    parser.add_argument("--region", metavar="NAME", help="default: that of the environment")
-    parser.add_argument("--profile", metavar="NAME", help="a profile of AWS's configuration files")
+    parser.add_argument(
+        "--region", metavar="NAME", help="the region of the API; default: that of the environment"
+    )
+    parser.add_argument(
+        "--profile",
+        metavar="NAME",
+        help="sign with the credentials of this profile in AWS's configuration files; default: as "
+        "the AWS CLI finds them",
+    )
 
 
 def run(args: argparse.Namespace, *, environ: Mapping[str, str] = os.environ) -> int:
@@ -85,7 +87,7 @@ def run(args: argparse.Namespace, *, environ: Mapping[str, str] = os.environ) ->
     with ExitStack() as cleanup:
         if args.qr:
             extras.load("segno", "qr")  # before a claim is made that nobody sees
-            _check_terminal(sys.stdin, sys.stdout)
+            claim_screen.check(sys.stdin, sys.stdout, environ)
         else:
             place = cleanup.enter_context(_directory(args.out))
         iot = cleanup.enter_context(
@@ -98,11 +100,11 @@ def run(args: argparse.Namespace, *, environ: Mapping[str, str] = os.environ) ->
         except StorageRefused as error:
             raise Error(error.message) from error
         if args.qr:
-            _show(claim, sys.stdin, sys.stdout)
+            claim_screen.show(claim, sys.stdin, sys.stdout)
         else:
             place.write(claim)
             for line in _written(claim, args.out):
-                print(line)  # noqa: T201
+                say(line)
     return 0
 
 
@@ -197,8 +199,8 @@ def _where(endpoint: str | None, ca: Path | None, iot: Iot, environ: Mapping[str
     ours = {} if iot.of_aws else environ
     if endpoint is not None:
         host, port = options.endpoint_of(endpoint)
-    elif ours.get("FLEETGATE_MQTT_HOST"):
-        host, port = options.endpoint_of_variables(ours)
+    elif (found := options.server_of_variables(ours)) is not None:
+        host, port, _ca = found
     else:
         host, port = iot.device_endpoint(), options.PORT
     Endpoint(host, port)  # which says what is wrong with them
@@ -218,24 +220,29 @@ def _where(endpoint: str | None, ca: Path | None, iot: Iot, environ: Mapping[str
 def _directory(path: Path) -> Iterator[_Place]:
     """The directory `path`, made (mode 0700) when it is missing. Raises StorageRefused.
 
-    What was made goes again, if it is still empty, when the block fails.
+    What was made goes again, if it is still empty, when the block fails; what another program made
+    meanwhile stays.
     """
-    made = [each for each in (path, *path.parents) if not os.path.lexists(each)]
+    made: list[Path] = []
     try:
-        with _opened(path) as place:
+        with _opened(path, made) as place:
             yield place
     except BaseException:
-        with suppress(OSError):  # not empty, or not made at all
-            for each in made:
+        with suppress(OSError):  # not empty
+            for each in reversed(made):
                 each.rmdir()
         raise
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[_Place]:
+def _opened(path: Path, made: list[Path]) -> Iterator[_Place]:
     with disk.told(f"cannot use the directory `{path}`"):
-        with suppress(FileExistsError):
-            path.mkdir(0o700, parents=True)
+        for each in (*reversed(path.parents), path):
+            if os.path.lexists(each):
+                continue
+            with suppress(FileExistsError):
+                each.mkdir(0o700 if each == path else 0o777)
+                made.append(each)
         if path.is_symlink():
             raise StorageRefused(f"`{path}` is a symbolic link: name the directory itself")
         descriptor = disk.open_directory(path)
@@ -250,10 +257,10 @@ def _opened(path: Path) -> Iterator[_Place]:
 class _Place:
     """The directory that a claim is written to, open; made by :func:`_directory`."""
 
-    def __init__(self, path: Path, descriptor: int) -> None:
+    def __init__(self, path: Path, descriptor: int, calls: disk.Disk = _DISK) -> None:
         self._path = path
         self._at = descriptor
-        self._disk = disk.Disk()
+        self._disk = calls
 
     def check(self) -> None:
         """Raises StorageRefused unless a claim may be written here."""
@@ -266,7 +273,11 @@ class _Place:
                 )
 
     def write(self, claim: Claim) -> None:
-        """All files or none. Raises StorageRefused."""
+        """All files or none. Raises StorageRefused.
+
+        They get their names at once: no other program's file can have them, since what is there is
+        never opened, and what goes again after a failure is known by its number, not by its name.
+        """
         files = {
             CERTIFICATE: claim.certificate_pem,
             KEY: claim.private_key_pem,
@@ -274,90 +285,30 @@ class _Place:
         }
         if claim.ca_pem is not None:
             files[CA] = claim.ca_pem
-        made: list[str] = []
+        made: dict[str, int] = {}
         try:
             for name, content in files.items():
                 with disk.told(f"cannot write `{self._path / name}`"):
-                    descriptor = self._disk.create(self._at, name, 0o600)
-                    made.append(name)
-                    try:
-                        self._disk.write(descriptor, content.encode("utf-8"))
-                        self._disk.flush(descriptor)
-                    finally:
-                        os.close(descriptor)
+                    made[name] = self._disk.create(self._at, name, 0o600)
+                    self._disk.write(made[name], content.encode("utf-8"))
+                    self._disk.flush(made[name])
             with disk.told(f"cannot flush `{self._path}`"):
                 self._disk.flush_directory(self._at, ".")
         except BaseException:
-            for name in made:
+            for name, descriptor in made.items():
                 with suppress(OSError):
-                    self._disk.remove(self._at, name)
+                    there = os.stat(name, dir_fd=self._at, follow_symlinks=False)
+                    if os.path.samestat(there, os.fstat(descriptor)):
+                        self._disk.remove(self._at, name)
             raise
+        finally:
+            for descriptor in made.values():  # open until now, or another file had its number
+                os.close(descriptor)
 
 
 def _written(claim: Claim, out: Path) -> Iterator[str]:
     yield f"template  {claim.template}"
     yield f"endpoint  {claim.endpoint}:{claim.port}"
     yield f"files     {out / CLAIM}, {CERTIFICATE}, {KEY}{f', {CA}' if claim.ca_pem else ''}"
-    yield f"expires   {_expiry(claim)}"
+    yield f"expires   {claim_screen.expiry(claim)}"
     yield f"next      fleetgate provision --claim {shlex.quote(str(out / CLAIM))} on the device"
-
-
-def _expiry(claim: Claim) -> str:
-    left = max(int(claim.expiration.timestamp() - time.time()), 0)
-    return f"{claims.shown(claim.expiration)}, in {left // 60} min {left % 60} s"
-
-
-# --- codes ---
-
-
-def _check_terminal(stdin: TextIO, stdout: TextIO) -> None:
-    """Raises BadRequest when codes would go, with the key in them, where nobody scans them."""
-    for name, stream in (("input", stdin), ("output", stdout)):
-        if not stream.isatty():
-            raise BadRequest(
-                f"--qr shows codes on a terminal, and the standard {name} is none: use --out"
-            )
-    try:
-        "\u2580".encode(stdout.encoding)
-    except UnicodeEncodeError:
-        raise Error(
-            f"QR codes need a terminal in UTF-8, and this one is in {stdout.encoding}"
-        ) from None
-
-
-def _show(claim: Claim, stdin: TextIO, stdout: TextIO) -> None:
-    """One code after the other, which leave nothing behind on the terminal."""
-    columns, rows = shutil.get_terminal_size()
-    version = claim_code.version_for(columns, rows - _LINES)
-    texts = claim_code.encode(claim, version)
-    begin, end = _ALTERNATE_SCREEN
-    stdout.write(begin)
-    try:
-        number = 0
-        while True:
-            shown = claim_code.draw(texts[number])
-            caption = _caption(claim, number + 1, len(texts))
-            wanted = len(shown[0]) - _ESCAPES, len(shown) + _LINES
-            if wanted[0] > columns or wanted[1] > rows:
-                caption += (
-                    f" (this terminal has {columns} x {rows} characters, the code needs "
-                    f"{wanted[0]} x {wanted[1]}: make the letters smaller)"
-                )
-            prompt = "Enter: the next code; q and Enter: done "
-            stdout.write("\n".join([f"{_CLEAR}{caption}", *shown, prompt]))
-            stdout.flush()
-            left = claim.expiration.timestamp() - time.time()
-            if left <= 0 or not select.select([stdin], [], [], left)[0]:
-                break
-            if not (line := stdin.readline()) or line.strip().lower() == "q":
-                break
-            number = (number + 1) % len(texts)
-    finally:
-        stdout.write(end)
-        stdout.flush()
-    stdout.write(f"the claim for the template `{claim.template}` expires {_expiry(claim)}\n")
-
-
-def _caption(claim: Claim, number: int, count: int) -> str:
-    which = f"code {number} of {count}, " if count > 1 else ""
-    return f"{which}template `{claim.template}`, expires {_expiry(claim)}"

@@ -17,11 +17,14 @@ Exit codes, of all commands:
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
+
+from fleetgate.device.terminal import say, visible
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +45,21 @@ COMMANDS = {
 }
 """By name, in the order of the list."""
 
+_LINE_END = re.compile(r"[\t\r\n][\t\r\n ]*")
+
+
+class Parser(argparse.ArgumentParser):
+    """As argparse's, but an error shows what was typed without a terminal obeying it."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the process with exit code 2."""
+        super().error(visible(message))
+
 
 def parser_of(name: str) -> argparse.ArgumentParser:
     """The parser of the command `name`."""
     command = COMMANDS[name]
-    parser = argparse.ArgumentParser(
-        prog=f"fleetgate {name}", description=command.summary, allow_abbrev=False
-    )
+    parser = Parser(prog=f"fleetgate {name}", description=command.summary, allow_abbrev=False)
     _module(command).add_arguments(parser)
     return parser
 
@@ -82,7 +93,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def complain(message: str) -> None:
     """One line on standard error, whatever is in `message`."""
-    print(f"fleetgate: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+    say(f"fleetgate: {_LINE_END.sub(' ', message.strip())}", sys.stderr)
 
 
 def _module(command: Command) -> Any:

@@ -7,6 +7,7 @@ be. A file that can be read only once (a pipe) is never looked at.
 from __future__ import annotations
 
 import re
+import ssl
 import stat
 from collections.abc import Iterable
 from os import PathLike
@@ -65,8 +66,9 @@ def explain_authorities(ca: Path) -> None:
             "a PEM file with `BEGIN CERTIFICATE` is wanted"
         )
     try:
-        x509.load_pem_x509_certificates(content)
-    except _UNREADABLE as error:
+        # not by cryptography, which has doubts about old authorities that systems trust
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(ca)
+    except (OSError, ValueError) as error:
         raise _unusable(
             f"the authorities in `{ca}` cannot be used: a certificate in it is damaged, "
             "or of an unknown kind"

@@ -16,6 +16,9 @@ from fleetgate.mqtt.packets import Version
 MQTT_ALPN = "x-amzn-mqtt-ca"
 """Source: AWS IoT Core Developer Guide, "Device communication protocols" (MQTT on port 443)."""
 
+KEEP_ALIVE = 60
+"""Seconds, unless something else is said."""
+
 _MAX_PORT = 0xFFFF
 _MAX_KEEP_ALIVE = 0xFFFF  # MQTT 5 section 3.1.2.10
 
@@ -68,7 +71,7 @@ class Endpoint:
     alpn: str | None = None
     mqtt_version: Version = 5
     proxy: Proxy | None = None
-    keep_alive: int = 60
+    keep_alive: int = KEEP_ALIVE
     connect_timeout: float = 10.0
     max_packet_size: int = MAX_PACKET_SIZE
 
@@ -134,7 +137,11 @@ AnyCredentials: TypeAlias = Credentials | TokenKey
 
 
 def _check_address(what: str, host: str, port: int) -> None:
-    if not host or any(each.isspace() or each in "/\0@" for each in host) or len(host) > 255:
+    if (
+        not host
+        or any(each.isspace() or not each.isprintable() or each in "/@" for each in host)
+        or len(host) > 255
+    ):
         raise BadRequest(f"{host!r} is no host name or address of a {what}")
     if not 1 <= port <= _MAX_PORT:
         raise BadRequest(f"a {what}'s port is 1 to {_MAX_PORT}, not {port!r}")

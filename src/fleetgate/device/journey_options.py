@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
@@ -13,11 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
 
-from fleetgate.device.endpoint import Endpoint, Proxy
+from fleetgate.device import disk
+from fleetgate.device.endpoint import KEEP_ALIVE, Endpoint, Proxy
 from fleetgate.device.errors import BadRequest, ProvisioningError, Step
-from fleetgate.device.exchange import Terms
+from fleetgate.device.exchange import MAX_ANSWER_SIZE, Terms
+from fleetgate.device.journal import TOKEN_SECONDS
 from fleetgate.device.retry import Retries
+from fleetgate.device.terminal import say, say_json, visible
 from fleetgate.errors import Error
+from fleetgate.mqtt.connection import MAX_PACKET_SIZE
 
 if TYPE_CHECKING:
     from fleetgate.device.identity import KeyOnToken
@@ -49,7 +51,8 @@ def add_template(parser: argparse.ArgumentParser, default: str) -> None:
         "--parameters",
         default="{}",
         metavar="JSON",
-        help="the template's parameters, text to text, or @FILE; default: %(default)s",
+        help="the template's parameters, a JSON object of text to text, or @FILE with one; "
+        "default: %(default)s",
     )
 
 
@@ -66,15 +69,18 @@ def add_key(parser: argparse.ArgumentParser, default: str) -> argparse._Argument
         "--pkcs11-module",
         type=Path,
         metavar="F",
-        help="use a key on a PKCS#11 token, of the maker's library F",
+        help="use a key on a PKCS#11 token; F is the library of the token's maker",
     )
-    group.add_argument("--token", metavar="LABEL", help="the token")
-    group.add_argument("--key-label", metavar="LABEL", help="the key on it")
-    group.add_argument("--pin-file", type=Path, metavar="F", help="a file with the user's PIN")
+    group.add_argument("--token", metavar="LABEL", help="the label of the token")
+    group.add_argument("--key-label", metavar="LABEL", help="the label of the key on it")
+    group.add_argument(
+        "--pin-file", type=Path, metavar="F", help="a private file with the PIN of the token's user"
+    )
     group.add_argument(
         "--subject",
         metavar="NAME",
-        help="of the signing request, as CN=lamp-1,O=Example; default: the MQTT client id",
+        help="the subject of the signing request, such as CN=lamp-1,O=Example; default: the MQTT "
+        "client id",
     )
     return group
 
@@ -89,16 +95,19 @@ def add_connection(
         choices=CLIENTS,
         help="the MQTT library; default: paho, or awscrt for a key on a token",
     )
-    group.add_argument("--mqtt-version", choices=["3.1.1", "5"], help="default: 5")
+    group.add_argument("--mqtt-version", choices=["3.1.1", "5"], help="of MQTT; default: 5")
     group.add_argument(
         "--alpn",
         metavar="NAME",
-        help="the protocol offered in TLS; default: x-amzn-mqtt-ca on port 443, else none",
+        help="the protocol to offer in TLS; default: x-amzn-mqtt-ca on port 443, else none",
     )
     group.add_argument("--proxy", metavar="HOST:PORT", help="an HTTP proxy to tunnel through")
-    group.add_argument("--proxy-user", metavar="NAME", help="the user it knows")
+    group.add_argument("--proxy-user", metavar="NAME", help="the user to name to the proxy")
     group.add_argument(
-        "--proxy-password-file", type=Path, metavar="F", help="a file with the user's password"
+        "--proxy-password-file",
+        type=Path,
+        metavar="F",
+        help="a private file with that user's password",
     )
     group.add_argument(
         "--client-id",
@@ -116,9 +125,50 @@ def add_connection(
         help="ask for another certificate when this device may be registered, but can neither ask "
         "for that again nor connect; the server may keep the first one for good",
     )
+    add_messages(group)
+
+
+def add_messages(group: argparse._ArgumentGroup) -> None:
+    """How requests and answers are carried; ``fleetgate simulate`` has these options, too."""
     group.add_argument(
-        "--format", choices=["json", "cbor"], default="json", help="of payloads; default: json"
+        "--format",
+        choices=["json", "cbor"],
+        default=_TERMS.payload_format,
+        help="the format of requests and answers; default: %(default)s",
     )
+    group.add_argument(
+        "--qos",
+        type=int,
+        choices=[0, 1],
+        default=_TERMS.qos,
+        help="the quality of service that requests are published with; default: %(default)s",
+    )
+    group.add_argument(
+        "--max-answer-size",
+        type=int,
+        default=_TERMS.max_answer_size,
+        metavar="BYTES",
+        help="a larger answer is an error; default: %(default)s",
+    )
+    group.add_argument(
+        "--keep-alive",
+        type=int,
+        default=KEEP_ALIVE,
+        metavar="S",
+        help="after so many seconds without a packet the client sends one, and the server may take "
+        "it for lost after one and a half of that; default: %(default)s",
+    )
+
+
+def terms_of(args: argparse.Namespace, mqtt_timeout: float) -> Terms:
+    """What :func:`add_messages` and --timeout say. Raises BadRequest."""
+    return Terms(args.format, args.qos, args.timeout, mqtt_timeout, args.max_answer_size)
+
+
+def packet_size_of(args: argparse.Namespace) -> int:
+    """How large a packet may be, in bytes, so that the largest answer fits in."""
+    size: int = args.max_answer_size
+    return MAX_PACKET_SIZE + max(size - MAX_ANSWER_SIZE, 0)
 
 
 def add_patience(parser: argparse.ArgumentParser) -> None:
@@ -147,6 +197,12 @@ def add_patience(parser: argparse.ArgumentParser) -> None:
     add("--give-up-after", _RETRIES.seconds, "nothing is tried again after so long")
     add("--first-pause", _RETRIES.first_pause, "the longest pause before the second attempt")
     add("--longest-pause", _RETRIES.longest_pause, "pauses double, up to this")
+    add(
+        "--token-seconds",
+        TOKEN_SECONDS,
+        "how long the server lets a certificate be registered after it was asked for; later "
+        "another one is asked for",
+    )
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
@@ -221,7 +277,12 @@ def token_of(args: argparse.Namespace, present: KeyOnToken | None = None) -> Key
 
 def with_options(endpoint: Endpoint, args: argparse.Namespace) -> Endpoint:
     """`endpoint` as the options about the connection have it."""
-    changes: dict[str, Any] = {"connect_timeout": args.connect_timeout, "proxy": proxy_of(args)}
+    changes: dict[str, Any] = {
+        "connect_timeout": args.connect_timeout,
+        "proxy": proxy_of(args),
+        "keep_alive": args.keep_alive,
+        "max_packet_size": packet_size_of(args),
+    }
     if args.mqtt_version is not None:
         changes["mqtt_version"] = 5 if args.mqtt_version == "5" else 4
     if args.alpn is not None:
@@ -235,20 +296,32 @@ def proxy_of(args: argparse.Namespace) -> Proxy | None:
         if args.proxy_user is not None or args.proxy_password_file is not None:
             raise BadRequest("a user or password for a proxy needs --proxy, too")
         return None
+    if args.proxy_user is None and args.proxy_password_file is not None:
+        raise BadRequest("--proxy-password-file needs --proxy-user, too: whose password it is")
     try:
         parts = urlsplit(f"//{args.proxy}")
         host, port = parts.hostname, parts.port
     except ValueError:
         host, port = None, None
     if host is None or port is None or parts.username is not None or parts.path:
-        raise BadRequest(f"--proxy `{args.proxy:.80}`: HOST:PORT is expected")
+        # what is before an `@` may be a password
+        given = "" if "@" in args.proxy else f" `{args.proxy:.80}`"
+        raise BadRequest(
+            f"--proxy{given}: HOST:PORT is expected, without a scheme such as `http://`, and "
+            "without a user, who is named by --proxy-user and --proxy-password-file"
+        )
     password = None
     if args.proxy_password_file is not None:
+        disk.check_secret(args.proxy_password_file, "the proxy's password in")
         try:
             password = args.proxy_password_file.read_text("utf-8").rstrip("\r\n")
-        except (OSError, ValueError) as error:
+        except OSError as error:
             raise BadRequest(
-                f"--proxy-password-file: cannot read `{args.proxy_password_file}`: {error}"
+                f"--proxy-password-file: cannot read `{args.proxy_password_file}`: {error.strerror}"
+            ) from error
+        except ValueError as error:
+            raise BadRequest(
+                f"--proxy-password-file: `{args.proxy_password_file}` is not text in UTF-8: {error}"
             ) from error
     return Proxy(host, port, args.proxy_user, password)
 
@@ -264,7 +337,9 @@ def journey_of(args: argparse.Namespace) -> dict[str, Any]:
     """The arguments that ``provision`` and ``renew`` have in common, but for the key."""
     logger = logging.getLogger("fleetgate")
     if args.verbose:
-        logging.basicConfig(format="%(message)s", level=logging.INFO)
+        handler = logging.StreamHandler()
+        handler.setFormatter(Visible("%(message)s"))
+        logging.basicConfig(handlers=[handler], level=logging.INFO)
         logger.setLevel(logging.DEBUG)
     else:  # what it would say is in the error, too
         logger.addHandler(logging.NullHandler())
@@ -273,7 +348,8 @@ def journey_of(args: argparse.Namespace) -> dict[str, Any]:
         "client_id": args.client_id,
         "own_client_id": args.own_client_id,
         "begin_anew": args.begin_anew,
-        "terms": Terms(args.format, timeout=args.timeout, mqtt_timeout=args.mqtt_timeout),
+        "terms": terms_of(args, args.mqtt_timeout),
+        "token_seconds": args.token_seconds,
         "retries": Retries(args.attempts, args.give_up_after, args.first_pause, args.longest_pause),
         "connect": connect_of(args),
         "progress": None if args.as_json else _tell,
@@ -289,12 +365,13 @@ def carry_out(args: argparse.Namespace, journey: Callable[[], Provisioned]) -> i
         done = journey()
     except ProvisioningError as error:
         if args.as_json:
-            print_json({"error": error_as_json(error)})
+            say_json({"error": error_as_json(error)})
         raise
     if args.as_json:
-        print_json(result_as_json(done))
+        say_json(result_as_json(done))
     else:
-        print("\n".join(result_lines(done)))  # noqa: T201
+        for line in result_lines(done):
+            say(line)
     return 0
 
 
@@ -340,10 +417,15 @@ def error_as_json(error: ProvisioningError) -> dict[str, Any]:
     }
 
 
-def print_json(value: Any) -> None:
-    """One object on standard output."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))  # noqa: T201
-
-
 def _tell(step: Step, sentence: str) -> None:
-    print(f"{step:<10} {sentence}", file=sys.stdout, flush=True)  # noqa: T201
+    say(f"{step:<10} {sentence}")
+
+
+class Visible(logging.Formatter):
+    """Tells a line without anything in it that a terminal would obey."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        return visible(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
+        return "\n".join(map(visible, super().formatException(ei).split("\n")))

@@ -38,10 +38,24 @@ def endpoint_of(text: str) -> tuple[str, int]:
     return found["name"] or found["address"], _port(found["port"], f"--endpoint `{text[:80]}`")
 
 
-def endpoint_of_variables(environ: Mapping[str, str]) -> tuple[str, int]:
-    """Host and port of FLEETGATE_MQTT_HOST, which has to be there, and FLEETGATE_MQTT_PORT."""
+def server_of_variables(environ: Mapping[str, str]) -> tuple[str, int, Path | None] | None:
+    """Host, port and authorities of the variables that ``fleetgate env`` prints.
+
+    None without FLEETGATE_MQTT_HOST. FLEETGATE_MQTT_PORT and _CA may be missing: they are 8883 and
+    None then. A variable that is empty is missing.
+    """
+    from fleetgate.device.endpoint import Endpoint
+
+    host, ca = environ.get("FLEETGATE_MQTT_HOST"), environ.get("FLEETGATE_MQTT_CA")
+    if not host:
+        return None
     port = environ.get("FLEETGATE_MQTT_PORT")
-    return environ["FLEETGATE_MQTT_HOST"], _port(port, f"FLEETGATE_MQTT_PORT is `{port}`")
+    number = _port(port, f"FLEETGATE_MQTT_PORT is `{(port or '')[:80]}`")
+    try:
+        Endpoint(host, number)
+    except BadRequest as error:
+        raise BadRequest(f"FLEETGATE_MQTT_HOST: {error.message}") from error
+    return host, number, Path(ca) if ca else None
 
 
 def check_template(name: str) -> None:

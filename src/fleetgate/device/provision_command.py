@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,14 +45,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--endpoint",
         metavar="HOST[:PORT]",
-        help="the server; the port is 8883 by default. Default: that of --claim",
+        help="the server; without a port it is 8883. default: that of --claim, or "
+        "FLEETGATE_MQTT_HOST and FLEETGATE_MQTT_PORT, which `fleetgate env` prints",
     )
     group.add_argument(
         "--ca",
         type=Path,
         metavar="F",
-        help="the authorities that the server is trusted by; default: those of --claim, or of the "
-        "system",
+        help="a PEM file with the authorities that the server is trusted by; default: without "
+        "--endpoint those of --claim, or of FLEETGATE_MQTT_CA; else those of the system",
     )
     group.add_argument("--cert", type=Path, metavar="F", help="the claim certificate")
     group.add_argument("--key", type=Path, metavar="F", help="the claim's private key")
@@ -65,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shared.add_output(parser)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace, *, environ: Mapping[str, str] = os.environ) -> int:
     """Carry it out; the exit code. Raises ProvisioningError, BadRequest and ExtraMissing."""
     from fleetgate.device.endpoint import Credentials, Endpoint
     from fleetgate.device.errors import BadRequest
@@ -83,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
             template = args.template or former[3]
         else:
             claim = _claim(args)
-            endpoint, credentials = _where(args, claim, cleanup)
+            endpoint, credentials = _where(args, claim, environ, cleanup)
             template = args.template or (claim.template if claim else None)
         if template is None:
             raise BadRequest("a template is needed: --template")
@@ -136,8 +139,9 @@ def _claim(args: argparse.Namespace) -> Claim | None:
 
 
 def _where(
-    args: argparse.Namespace, claim: Claim | None, cleanup: ExitStack
+    args: argparse.Namespace, claim: Claim | None, environ: Mapping[str, str], cleanup: ExitStack
 ) -> tuple[Endpoint, AnyCredentials]:
+    """The server and the claim: of the options, else of the claim's file, else of variables."""
     from fleetgate.device.endpoint import Endpoint
     from fleetgate.device.errors import BadRequest
 
@@ -146,8 +150,13 @@ def _where(
         host, port = shared.meant(options.endpoint_of, args.endpoint)
     elif claim is not None:
         host, port = claim.endpoint, claim.port
+    elif (found := options.server_of_variables(environ)) is not None:
+        host, port, of_variables = found
+        ca = ca or of_variables
     else:
-        raise BadRequest("a server is needed: --endpoint, or --claim")
+        raise BadRequest(
+            "a server is needed: --endpoint, --claim, or the variable FLEETGATE_MQTT_HOST"
+        )
     if claim is None:
         credentials = _credentials(args)
     else:

@@ -11,6 +11,7 @@ from pathlib import Path
 from fleetgate.device import journey_options as shared
 from fleetgate.device import options
 from fleetgate.device.errors import BadRequest
+from fleetgate.device.terminal import say, say_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,9 +36,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     shared.add_template(parser, "that of the present identity")
     parser.add_argument(
-        "--endpoint", metavar="HOST[:PORT]", help="default: that of the present identity"
+        "--endpoint",
+        metavar="HOST[:PORT]",
+        help="the server; default: that of the present identity",
     )
-    parser.add_argument("--ca", type=Path, metavar="F", help="default: as in the present identity")
+    parser.add_argument(
+        "--ca",
+        type=Path,
+        metavar="F",
+        help="a PEM file with the authorities that the server is trusted by; default: those of the "
+        "present identity",
+    )
     group = shared.add_key(parser, "as the present one; one on a token is kept")
     group.add_argument(
         "--keep-key", action="store_true", help="the new certificate is for the present key"
@@ -66,11 +75,10 @@ def run(args: argparse.Namespace) -> int:
     if args.within is not None and unfinished(args.directory) is None:
         left = (present.ends_at().timestamp() - time.time()) / 86400
         if left > args.within:
-            message = f"nothing to do: the certificate ends in {left:.0f} days"
             if args.as_json:
-                shared.print_json({"renewed": False, "daysLeft": int(left)})
+                say_json({"renewed": False, "daysLeft": int(left)})
             else:
-                print(message)  # noqa: T201
+                say(f"nothing to do: the certificate ends in {left:.0f} days")
             return 0
     endpoint = present.endpoint()
     if args.endpoint is not None:

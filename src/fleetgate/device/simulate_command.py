@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
 import logging
 import math
 import os
@@ -27,12 +26,13 @@ from typing import Any, TextIO
 
 from fleetgate.device import claim as claims
 from fleetgate.device import disk, options, simulate_report
+from fleetgate.device import journey_options as shared
 from fleetgate.device.endpoint import Credentials, Endpoint
 from fleetgate.device.errors import BadRequest
-from fleetgate.device.exchange import Terms
 from fleetgate.device.simulate import simulate
 from fleetgate.device.simulate_plan import Plan, prepare
 from fleetgate.device.simulate_report import Phase, Result
+from fleetgate.device.terminal import say, say_json
 
 FINE, FAILED = 0, 1
 
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add = parser.add_argument
     add("--devices", type=int, required=True, metavar="N", help="how many devices")
-    add("--template", metavar="T", help="the provisioning template; that of --claim by default")
+    add("--template", metavar="NAME", help="the provisioning template; default: that of --claim")
     add(
         "--profile",
         choices=["burst", "steady", "storm"],
@@ -77,14 +77,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument(
         "--endpoint",
         metavar="HOST[:PORT]",
-        help="default: that of --claim, or FLEETGATE_MQTT_HOST and _PORT",
+        help="the server; without a port it is 8883. default: that of --claim, or "
+        "FLEETGATE_MQTT_HOST and FLEETGATE_MQTT_PORT, which `fleetgate env` prints",
     )
     where.add_argument(
         "--ca",
         type=Path,
         metavar="F",
-        help="authorities that the server is trusted by; default: those of --claim, or "
-        "FLEETGATE_MQTT_CA without --endpoint, or the system's",
+        help="a PEM file with the authorities that the server is trusted by; default: without "
+        "--endpoint those of --claim, or of FLEETGATE_MQTT_CA; else those of the system",
     )
     where.add_argument(
         "--claim", type=Path, metavar="FILE", help="a claim as `fleetgate claim` makes it"
@@ -96,11 +97,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--parameters",
         default='{"SerialNumber": "{serial}"}',
         metavar="JSON",
-        help="the template's parameters, text to text, or @FILE; {n} is the device's number from "
-        "1 on, {serial} its serial number; default: %(default)s",
+        help="the template's parameters, a JSON object of text to text, or @FILE with one; {n} is "
+        "the device's number from 1 on, {serial} its serial number, {seed} that of --seed; "
+        "default: %(default)s",
     )
     device.add_argument(
-        "--serial", default="sim-{seed}-{n}", metavar="TEXT", help="default: %(default)s"
+        "--serial",
+        default="sim-{seed}-{n}",
+        metavar="TEXT",
+        help="its serial number; default: %(default)s",
     )
     device.add_argument(
         "--claim-client-id",
@@ -123,11 +128,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     publish.add_argument("--no-publish", action="store_true", help="it does not publish")
     device.add_argument("--keys", action="store_true", help="let the server make the keys")
+    shared.add_messages(device)
     device.add_argument(
-        "--format", choices=["json", "cbor"], default="json", help="default: %(default)s"
-    )
-    device.add_argument(
-        "--mqtt-version", choices=["3.1.1", "5"], default="5", help="default: %(default)s"
+        "--mqtt-version", choices=["3.1.1", "5"], default="5", help="of MQTT; default: %(default)s"
     )
     device.add_argument(
         "--timeout",
@@ -174,9 +177,10 @@ def run(
         result = asyncio.run(go())
         progress.end()
     if args.as_json:
-        print(json.dumps(_told(plan) | simulate_report.as_json(result), indent=2), file=stdout)
+        say_json(_told(plan) | simulate_report.as_json(result), stdout)
     else:
-        print("\n".join(simulate_report.lines(result)), file=stdout)
+        for line in simulate_report.lines(result):
+            say(line, stdout)
     if signals:
         return 128 + signals[0]
     return FINE if result.failed <= allowed(result.attempts) else FAILED
@@ -204,7 +208,7 @@ def plan_of(args: argparse.Namespace, environ: Mapping[str, str], cleanup: ExitS
         1 if args.storms is None else args.storms,
         args.spread,
         args.keys,
-        Terms(args.format, timeout=args.timeout, mqtt_timeout=args.timeout),
+        shared.terms_of(args, args.timeout),
         secrets.randbelow(10**6) if args.seed is None else args.seed,
         args.serial,
         args.claim_client_id,
@@ -233,20 +237,29 @@ def _where(
     elif args.cert and args.key:
         disk.check_key(args.key)
         credentials = Credentials(args.cert, args.key)
-        if args.endpoint is None and environ.get("FLEETGATE_MQTT_HOST"):
-            found = options.endpoint_of_variables(environ)
-            authorities = environ.get("FLEETGATE_MQTT_CA")
-            ca = ca or (Path(authorities) if authorities else None)
+        of_variables = options.server_of_variables(environ) if args.endpoint is None else None
+        if of_variables is not None:
+            found = of_variables[:2]
+            ca = ca or of_variables[2]
     else:
         raise BadRequest("a claim is needed: --claim, or --cert and --key")
     if args.endpoint is not None:
         found = options.endpoint_of(args.endpoint)
     if found is None:
-        raise BadRequest("a server is needed: --endpoint, or FLEETGATE_MQTT_HOST and _PORT")
+        raise BadRequest(
+            "a server is needed: --endpoint, --claim, or the variable FLEETGATE_MQTT_HOST"
+        )
     if template is None:
         raise BadRequest("a template is needed: --template")
     version: Any = 5 if args.mqtt_version == "5" else 4
-    endpoint = Endpoint(*found, ca, mqtt_version=version, connect_timeout=args.timeout)
+    endpoint = Endpoint(
+        *found,
+        ca,
+        mqtt_version=version,
+        keep_alive=args.keep_alive,
+        connect_timeout=args.timeout,
+        max_packet_size=shared.packet_size_of(args),
+    )
     return template, endpoint, credentials
 
 

@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
-from fleetgate.device import keys
+from fleetgate.device import keys, protocol
 from fleetgate.device.endpoint import Credentials, Endpoint
 from fleetgate.device.errors import BadRequest
 from fleetgate.device.exchange import Terms
+from fleetgate.errors import ProtocolError
+from fleetgate.mqtt import topics
 
 Profile: TypeAlias = Literal["burst", "steady", "storm"]
 """What the devices do when; see :mod:`fleetgate.device.simulate`."""
@@ -54,21 +56,51 @@ class Plan:
     def __post_init__(self) -> None:
         """Raises BadRequest."""
         if self.devices < 1 or self.at_once < 1 or self.storms < 1:
-            raise BadRequest("devices, concurrency and storms are at least 1")
+            raise BadRequest("--devices, --concurrency and --storms are at least 1")
         if self.profile == "burst" and self.rate is not None:
-            raise BadRequest("in a burst all begin together: it has no rate")
+            raise BadRequest(
+                "in a burst all begin together: it has no rate, so --rate is for others"
+            )
         if self.rate is not None and not 0 < self.rate < 1e6:
-            raise BadRequest(f"a rate is more than 0 devices per second, not {self.rate!r}")
+            raise BadRequest(f"--rate: a rate is more than 0 devices per second, not {self.rate!r}")
         if self.profile == "steady" and self.rate is None:
-            raise BadRequest("the profile `steady` needs a rate")
+            raise BadRequest("--profile steady needs a rate: --rate")
         if not 0 <= self.spread < 1e6:
-            raise BadRequest(f"a spread is 0 seconds or more, not {self.spread!r}")
+            raise BadRequest(f"--spread: a spread is 0 seconds or more, not {self.spread!r}")
         _check_names("serial", self.serial, "n", "seed")
         _check_names("claim-client-id", self.claim_client_id, "n", "seed", "serial")
         _check_names("client-id", self.client_id, "n", "seed", "serial", "thing")
         _check_names("publish", self.publish or "", *NAMES)
+        self._check_requests()
         if self.devices > 1 and "{n}" not in self.serial:
-            raise BadRequest(f"the serial numbers `{self.serial}` are all the same without `{{n}}`")
+            raise BadRequest(
+                f"--serial `{self.serial}`: the serial numbers are all the same without `{{n}}`"
+            )
+
+    def _check_requests(self) -> None:
+        """Raises BadRequest when the last device, whose number is the longest, could not be."""
+        n, seed = str(self.devices), str(self.seed)
+        serial = fill(self.serial, {"n": n, "seed": seed})
+        values = {"n": n, "seed": seed, "serial": serial}
+        parameters = {name: fill(text, values) for name, text in self.parameters.items()}
+        protocol.encode(self.terms.payload_format, protocol.register_request("", parameters))
+        # what the server will call its thing is not known yet: mostly as its serial number
+        values["thing"] = serial
+        values["client_id"] = fill(self.client_id, values)
+        topic = None if self.publish is None else fill(self.publish, values)
+        for option, text in (
+            ("serial", serial),
+            ("claim-client-id", fill(self.claim_client_id, values)),
+            ("client-id", values["client_id"]),
+            ("publish", topic),
+        ):
+            if text is not None and not (text and text.isprintable()):
+                raise BadRequest(f"--{option} is {text!r:.80}, no text that can be printed")
+        if topic is not None:
+            try:
+                topics.check_topic(topic)
+            except ProtocolError as error:
+                raise BadRequest(f"--publish: the {error.message}") from error
 
     @property
     def connections(self) -> int:
@@ -124,4 +156,6 @@ def _check_names(option: str, text: str, *known: str) -> None:
     for name in _NAME.findall(text):
         if name not in known:
             listed = ", ".join(f"{{{each}}}" for each in known)
-            raise BadRequest(f"{option} `{text}`: `{{{name}}}` is unknown here; {listed} are known")
+            raise BadRequest(
+                f"--{option} `{text}`: `{{{name}}}` is unknown here; {listed} are known"
+            )

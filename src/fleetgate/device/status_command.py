@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fleetgate.device import options
+from fleetgate.device.terminal import say, say_json
 
 if TYPE_CHECKING:
     from fleetgate.device.identity import Identity
@@ -31,19 +32,19 @@ def run(args: argparse.Namespace) -> int:
     """Carry it out; the exit code. Raises NoIdentity and StorageRefused."""
     from fleetgate.device import identity
     from fleetgate.device.errors import NoIdentity
-    from fleetgate.device.journey_options import print_json
 
     found = unfinished(args.directory)
     try:
         present = identity.load(args.directory)
     except NoIdentity:
         if args.as_json:
-            print_json({"identity": None, "unfinished": _journal_as_json(found)})
+            say_json({"identity": None, "unfinished": _journal_as_json(found)})
         raise
     if args.as_json:
-        print_json({"identity": _as_json(present), "unfinished": _journal_as_json(found)})
+        say_json({"identity": _as_json(present), "unfinished": _journal_as_json(found)})
     else:
-        print("\n".join(_lines(present, found)))  # noqa: T201
+        for line in _lines(present, found):
+            say(line)
     return 0
 
 
