@@ -198,8 +198,8 @@ def test_an_operation_can_be_rejected_with_what_its_model_has(operation: str) ->
         ),
         (fault(do="garbage", kind="empty", bytes=5), "`bytes`: is for the kind `huge` alone"),
         (
-            fault(do="garbage", kind="huge", bytes=131073),
-            "`bytes`: a whole number from 1 to 131072",
+            fault(do="garbage", kind="huge", bytes=1048577),
+            "`bytes`: a whole number from 1 to 1048576",
         ),
         (
             fault(do="garbage", kind="missing-members", members="thingName"),

@@ -25,7 +25,6 @@ from fleetgate.gateway.fault_script import (
     Fault,
     Script,
 )
-from fleetgate.gateway.services import MAX_PAYLOAD
 from fleetgate.mqtt.reasons import (
     CONNACK_CODES,
     DISCONNECT_CODES,
@@ -222,6 +221,7 @@ def _names(where: str, key: str, value: Any) -> tuple[str, ...]:
 
 
 _MANY: Final = 1_000_000_000
+_MOST_BYTES: Final = 2**20  # AWS IoT's messages have 128 KiB; this is for what is no AWS IoT
 _READERS: Final[Mapping[str, Callable[[str, str, Any], Any]]] = {
     **dict.fromkeys(_SELECTORS, _glob),
     "nth": _whole(1, _MANY),
@@ -234,7 +234,7 @@ _READERS: Final[Mapping[str, Callable[[str, str, Any], Any]]] = {
     "copies": _whole(2, 10),
     "kind": _kind,
     "members": _names,
-    "bytes": _whole(1, MAX_PAYLOAD),
+    "bytes": _whole(1, _MOST_BYTES),
 }
 
 
