@@ -9,14 +9,18 @@ extra ``server``. Where one of them is missing, the commands of the server are n
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from importlib.util import find_spec
-from typing import NoReturn
 
 from fleetgate import __version__
-from fleetgate.device import command_line
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # all that is not needed at once is imported where Ctrl-C is heard
+    from collections.abc import Sequence
+    from typing import NoReturn
 
 INSTALL = 'pip install "fleetgate[server]"'
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C."""
 
 SERVER_MODULES = (
     "argon2",
@@ -50,11 +54,21 @@ SERVER_COMMANDS = (
 
 def main() -> NoReturn:
     """The command, with the arguments of this process. It ends the process."""
-    sys.exit(run(sys.argv[1:]))
+    try:
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except RuntimeError as error:  # what Python 3.11 makes of it while a class is made
+        if not isinstance(error.__cause__, KeyboardInterrupt):
+            raise
+        code = INTERRUPTED
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:
     """Carry out a command; the exit code. May raise SystemExit with it instead."""
+    from fleetgate.device import command_line
+
     if arguments and arguments[0] in command_line.COMMANDS:
         return command_line.run(arguments)
     missing = missing_of_the_server()
@@ -68,10 +82,14 @@ def run(arguments: Sequence[str]) -> int:
 
 def missing_of_the_server() -> str | None:
     """A module of the extra ``server`` that is not installed; None when all are."""
+    from importlib.util import find_spec
+
     return next((name for name in SERVER_MODULES if find_spec(name) is None), None)
 
 
 def _without_server(arguments: Sequence[str], missing: str) -> int:
+    from fleetgate.device import command_line
+
     first = arguments[0] if arguments else "--help"
     if first == "--version":
         print(f"fleetgate {__version__}")  # noqa: T201
@@ -90,6 +108,8 @@ def _without_server(arguments: Sequence[str], missing: str) -> int:
 
 
 def _help() -> str:
+    from fleetgate.device import command_line
+
     width = max(map(len, command_line.COMMANDS))
     listed = [
         f"  {name:<{width}}  {command.summary}" for name, command in command_line.COMMANDS.items()

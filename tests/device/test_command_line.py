@@ -14,22 +14,30 @@ from typing import Any
 import pytest
 
 from fleetgate.device import claim as claims
-from fleetgate.device import command_line, journey_options, provision_command, status_command
+from fleetgate.device import (
+    command_line,
+    journey_options,
+    provision_command,
+    renew_command,
+    status_command,
+)
 from fleetgate.device.claim import Claim
 from fleetgate.device.directory import open_directory
 from fleetgate.device.disk import Disk
-from fleetgate.device.endpoint import Credentials, Endpoint, Proxy, TokenKey
+from fleetgate.device.endpoint import AnyCredentials, Credentials, Endpoint, Proxy, TokenKey
 from fleetgate.device.errors import (
     BadAnswer,
     BadRequest,
     ConnectionFailed,
+    ProvisioningError,
     Rejected,
     StorageRefused,
 )
-from fleetgate.device.identity import KeyOnToken
-from fleetgate.device.provision import Retries, provision
+from fleetgate.device.exchange import Terms
+from fleetgate.device.identity import KeyOnToken, load
+from fleetgate.device.provision import Provisioned, Retries, provision
 from tests.device.conftest import Files, Issuer
-from tests.device.memory_server import Clock, MemoryServer, refusal
+from tests.device.memory_server import SILENCE, Clock, MemoryServer, refusal
 
 ON_TOKEN = ["--pkcs11-module", "m.so", "--token", "t", "--key-label", "k", "--pin-file", "pin"]
 CLAIM = ["--cert", "c.pem", "--key", "c.key"]
@@ -489,6 +497,68 @@ def test_renewal_by_a_timer_is_not_begun_too_early(
         code, _, error = run(capsys, "renew", str(out), "--keep-key", option)
         assert (code, error.count("either --keep-key or ")) == (2, 1)
     assert run(capsys, "renew", str(out), "--within", "nan")[0] == 2
+    code, _, error = run(capsys, "renew", str(out), "--within", "-1")
+    assert code == 2
+    assert "--within is -1 days, less than 0" in error
+
+
+def test_a_renewal_by_a_clock_that_is_wrong_is_an_error(begun: Provision) -> None:
+    """Such as of a device without a battery, which has not asked for the time yet."""
+    out = begun()
+    args = command_line.parser_of("renew").parse_args([str(out), "--within", "30"])
+    with pytest.raises(ProvisioningError) as caught:
+        renew_command.run(args, now=lambda: 86400.0)
+    assert not isinstance(caught.value, BadRequest)
+    begins = load(out).begins_at()
+    assert caught.value.message.startswith(
+        "this device's clock is wrong: it says 1970-01-02T00:00:00Z, and the certificate is not "
+        f"valid before {begins:%Y-%m-%dT%H:%M:%SZ}."
+    )
+    assert renew_command.run(args, now=begins.timestamp) == 0
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_why_there_is_no_thing_is_said_in_the_same_words(
+    lost: bool, begun: Provision, server: MemoryServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.thing_name = None
+    if lost:
+        server.token_once = True
+        server.faults["register"].append(SILENCE)
+    out = begun(terms=Terms(timeout=0.05), retries=Retries(attempts=2, first_pause=0.0))
+    words = "(not known)" if lost else "(the template names none)"
+    _, printed, _ = run(capsys, "status", str(out))
+    assert f"thing         {words}" in printed.splitlines()
+    done = Provisioned(load(out), {})
+    assert journey_options.result_lines(done)[0] == f"thing         {words}"
+
+
+@pytest.mark.parametrize("was_begun", [False, True])
+def test_ctrl_c_says_how_it_goes_on(
+    was_begun: bool,
+    server: MemoryServer,
+    claim: Files,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """When there is anything to go on with."""
+    out = tmp_path / "out"
+
+    def interrupted(endpoint: Endpoint, credentials: AnyCredentials, client_id: str) -> Any:
+        raise KeyboardInterrupt
+
+    def journey() -> Provisioned:
+        if not was_begun:
+            raise KeyboardInterrupt
+        where = Endpoint("localhost", 1, claim.ca)
+        own = Credentials(claim.certificate, claim.key)
+        return provision(where, own, "lamps", {}, out, connect=interrupted)
+
+    args = command_line.parser_of("provision").parse_args(["--out", str(out)])
+    with pytest.raises(KeyboardInterrupt):
+        journey_options.carry_out(args, journey)
+    said = "fleetgate: interrupted; run the same again to go on\n" if was_begun else ""
+    assert capsys.readouterr().err == said
 
 
 # --- a claim in a file ----------------------------------------------------------------------------

@@ -90,6 +90,30 @@ def test_an_empty_directory_becomes_its_owner_s_alone(tmp_path: Path) -> None:
             assert mode(tmp_path / name) == expected
 
 
+@pytest.mark.parametrize("wrong", [0o777, 0o1777, 0o775])
+def test_also_one_that_others_may_write_to(wrong: int, out: Path) -> None:
+    out.chmod(wrong)
+    with opened(out):
+        assert mode(out) == wrong & ~0o077
+    out.chmod(wrong)
+    (out / "file").touch()
+    with pytest.raises(StorageRefused, match=rf"\(mode {wrong:04o}\)"), opened(out):
+        pass
+    assert mode(out) == wrong
+
+
+def test_but_not_when_somebody_puts_something_into_it_meanwhile(out: Path) -> None:
+    class Raced(Disk):
+        def change_mode(self, descriptor: int, mode: int) -> None:
+            (out / "identity-1").mkdir(exist_ok=True)
+            super().change_mode(descriptor, mode)
+
+    out.chmod(0o777)
+    with pytest.raises(StorageRefused, match=r"\(mode 0777\)"), opened(out, Raced()):
+        pass
+    assert mode(out) == 0o777  # which the next run refuses, too
+
+
 @pytest.mark.parametrize("call", ["write", "flush", "rename"])
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(call: str, out: Path) -> None:
     class Full(Disk):

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from fleetgate.device import command_line
 from fleetgate.device.endpoint import Credentials, Endpoint
 from fleetgate.device.errors import Rejected, StorageRefused
 from fleetgate.device.identity import Identity, KeyOnToken, load
@@ -71,6 +72,27 @@ def test_what_was_rejected_and_is_active_all_the_same_is_not_given_up(shared: Si
     done = journey(shared, name, **options)
     assert done.certificate_id == found["certificateId"]
     shared.works(done.identity)
+
+
+def test_a_renewal_does_not_make_it_another_thing_unasked(
+    shared: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = journey(shared, "thing").identity
+    out = shared.directory / "thing"
+    command = ["renew", str(out), "--parameters", '{"SerialNumber": "other"}']
+    for _ in range(2):
+        assert command_line.run(command) == 1
+        said = capsys.readouterr().err
+        assert f"is of thing `{NAME}-thing`, and stays so" in said
+        assert f"(thing `{NAME}-other`, certificate " in said
+        assert load(out) == before
+    shared.works(before)
+    assert command_line.run(["status", str(out)]) == 0
+    assert f"not finished  renew, registered (thing `{NAME}-other`" in capsys.readouterr().out
+    assert command_line.run([*command, "--new-thing"]) == 0
+    after = load(out)
+    assert after.thing_name == after.client_id == f"{NAME}-other"
+    shared.works(after)
 
 
 def tool(*command: object) -> str:

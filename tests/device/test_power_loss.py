@@ -9,11 +9,11 @@ import pytest
 
 from fleetgate.device.disk import Disk
 from fleetgate.device.endpoint import Credentials, Endpoint
-from fleetgate.device.errors import NoIdentity
+from fleetgate.device.errors import InDoubt, NoIdentity
 from fleetgate.device.identity import Identity, load
 from fleetgate.device.provision import Progress, Provisioned, provision, renew
 from tests.device.conftest import Files, Issuer
-from tests.device.memory_server import MemoryServer
+from tests.device.memory_server import MemoryServer, refusal
 from tests.device.recorded_disk import Left, RecordedDisk, UnflushedDisk
 
 WAYS: list[Left] = ["nothing", "names", "content", "removals"]
@@ -25,7 +25,12 @@ def server(issuer: Issuer, claim: Files) -> MemoryServer:
 
 
 def provisioned(
-    server: MemoryServer, out: Path, calls: Disk, progress: Progress | None = None
+    server: MemoryServer,
+    out: Path,
+    calls: Disk,
+    progress: Progress | None = None,
+    *,
+    begin_anew: bool = False,
 ) -> Provisioned:
     return provision(
         Endpoint("localhost", 8883, server.claim.ca),
@@ -36,6 +41,7 @@ def provisioned(
         connect=server.connect,
         calls=calls,
         progress=progress,
+        begin_anew=begin_anew,
     )
 
 
@@ -93,6 +99,36 @@ def test_no_registered_certificate_is_lost(
         again = provisioned(server, tmp_path / f"left-{calls}", UnflushedDisk())
         assert again.certificate_id == first.certificate_id
     assert server.active == [first.certificate_id]
+
+
+@pytest.mark.parametrize("left", WAYS)
+def test_while_beginning_anew_because_the_token_was_refused(
+    left: Left, server: MemoryServer, tmp_path: Path
+) -> None:
+    """In doubt is only what had been sent, and was not known to be answered."""
+    disk = RecordedDisk()
+    server.faults["register"].append(refusal(400, "InvalidCertificateOwnershipToken"))
+    first = provisioned(server, tmp_path / "out", disk)
+    server.only_as = "lamp-1"
+    token = next(iter(server.tokens))
+    server.tokens[token] = ("", -1.0)
+    doubts = []
+    for calls in range(len(disk.calls) + 1):
+        out = tmp_path / "left"
+        disk.after_power_loss(calls, left, out)
+        before = len(server.active)
+        try:
+            done = provisioned(server, out, UnflushedDisk())
+        except InDoubt:
+            doubts.append(calls)
+            done = provisioned(server, out, UnflushedDisk(), begin_anew=True)
+        assert works(server, done.identity), calls
+        resumed = done.certificate_id == first.certificate_id
+        assert len(server.active) == before + (not resumed), calls
+        shutil.rmtree(out)
+    journal = 5  # create, write, flush, rename, flush_directory
+    assert 0 < len(doubts) <= 2 * journal
+    assert doubts == list(range(doubts[0], doubts[-1] + 1))
 
 
 @pytest.mark.parametrize("left", WAYS)

@@ -503,8 +503,49 @@ def test_a_token_that_is_over_leads_to_a_new_start(
     assert server.active == [done.certificate_id]
 
 
-def test_a_certificate_that_was_never_registered_is_not_tried(
+def test_a_token_that_is_refused_at_once_leads_to_a_new_start(
+    run: Run, server: MemoryServer, tmp_path: Path
+) -> None:
+    """One request was sent, and it was answered: nothing is in doubt."""
+    server.faults["register"].append(refusal(400, "InvalidCertificateOwnershipToken"))
+    told: list[str] = []
+    done = run(progress=lambda _step, sentence: told.append(sentence))
+    assert server.asked == ["create", "register", "create", "register"]
+    assert server.active == [done.certificate_id]
+    assert not done.identity.answer_lost
+    first = next(iter(server.certificates))
+    assert first in {own for _, own in server.connects}  # tried before it was given up
+    assert any(each.endswith("; beginning anew") for each in told), told
+    assert "identity-1" not in names(tmp_path / "out")
+
+
+def test_a_certificate_that_was_registered_in_spite_of_such_an_answer_is_found(
     run: Run, server: MemoryServer
+) -> None:
+    server.faults["register"].append(INVALID)
+    done = run()
+    assert server.asked == ["create", "register"]
+    assert server.active == [done.certificate_id]
+    assert done.identity.answer_lost
+
+
+def test_it_is_kept_while_it_cannot_be_tried(
+    run: Run, server: MemoryServer, tmp_path: Path
+) -> None:
+    server.faults["register"].append(INVALID)
+    server.busy = 1
+    error = failure(run)
+    assert isinstance(error, ConnectionFailed)
+    assert error.retry
+    assert journal(tmp_path / "out")["state"] == "issued"
+    assert journal(tmp_path / "out")["rejected"] is True
+    server.token_once = True
+    done = run()
+    assert server.active == [done.certificate_id]
+
+
+def test_a_certificate_that_was_never_registered_is_not_tried(
+    run: Run, server: MemoryServer, clock: Clock
 ) -> None:
     stop = threading.Event()
 
@@ -513,7 +554,7 @@ def test_a_certificate_that_was_never_registered_is_not_tried(
             stop.set()
 
     failure(run, stop=stop, progress=tell)
-    server.tokens = dict.fromkeys(server.tokens, ("", 0.0))
+    clock.now += 5000
     done = run()
     assert server.active == [done.certificate_id]
     assert {own for _, own in server.connects} == {"claim", done.certificate_id}
@@ -525,8 +566,11 @@ def test_a_token_that_is_over_twice_is_an_error(run: Run, server: MemoryServer) 
     invalid = refusal(400, "InvalidCertificateOwnershipToken")
     server.faults["register"].extend([invalid, invalid])
     error = failure(run)
-    assert isinstance(error, InDoubt)
+    assert isinstance(error, Rejected)
+    assert error.error_code == "InvalidCertificateOwnershipToken"
     assert server.asked == ["create", "register", "register", "create", "register"]
+    done = run()
+    assert server.active == [done.certificate_id]
 
 
 def test_a_token_that_seems_over_as_soon_as_it_is_there_is_asked_for_twice_at_most(
@@ -557,7 +601,7 @@ def test_a_token_that_has_done_its_duty_is_believed_when_the_certificate_connect
     assert (done.thing_name, done.client_id) == (None, "lamp-1")
 
 
-@pytest.mark.parametrize("fault", [SILENCE, IGNORED, INVALID])
+@pytest.mark.parametrize("fault", [SILENCE, IGNORED, refusal(500)])
 def test_a_certificate_that_is_refused_is_kept_until_the_caller_gives_it_up(
     fault: Fault, run: Run, server: MemoryServer, tmp_path: Path
 ) -> None:
@@ -569,6 +613,7 @@ def test_a_certificate_that_is_refused_is_kept_until_the_caller_gives_it_up(
     (identifier,) = server.certificates
     assert isinstance(error, InDoubt)
     assert (error.step, error.retry) == ("register", False)
+    assert "a request was sent, and no answer says whether it was carried out" in error.message
     for words in (identifier, "--own-client-id", "--begin-anew", f"abandon {tmp_path / 'out'}"):
         assert words in error.message
     assert journal(tmp_path / "out")["state"] == "registering"
@@ -576,7 +621,7 @@ def test_a_certificate_that_is_refused_is_kept_until_the_caller_gives_it_up(
     server.token_seconds = -1e10
     server.tokens = dict.fromkeys(server.tokens, ("", 0.0))
     assert isinstance(failure(run), InDoubt)
-    if fault is IGNORED:
+    if fault is not SILENCE:
         server.token_seconds = 3600
         server.only_as = None
         done = run(begin_anew=True)
@@ -957,6 +1002,28 @@ def test_a_registration_that_cannot_be_remembered_is_reported(
     assert "the device is registered (thing `lamp-1`, certificate " in error.message
     assert "No space left on device" in error.message
     assert run().certificate_id == server.active[0]
+
+
+@pytest.mark.parametrize("name", ["config.json", "journal.json", "current"])
+def test_a_full_disk_after_the_registration_says_what_is_left_to_do(
+    name: str, run: Run, server: MemoryServer
+) -> None:
+    class Full(Disk):
+        """There is no place for a file once the new certificate has connected."""
+
+        def rename(self, at: int, old: str, new: str) -> None:
+            if Path(new).name == name and len(server.connects) == 2:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            super().rename(at, old, new)
+
+    error = failure(run, calls=Full())
+    assert isinstance(error, StorageRefused)
+    assert error.step == "finish"
+    assert f"{name}`: No space left on device" in error.message
+    assert "the device is registered (thing `lamp-1`, certificate " in error.message
+    assert "run the same again, which ends it" in error.message
+    assert run().certificate_id == server.active[0]
+    assert server.asked == ["create", "register"]
 
 
 def test_arguments_are_checked_before_anything_is_done(

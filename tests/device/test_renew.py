@@ -29,7 +29,7 @@ from fleetgate.device.provision import (
     renew_async,
 )
 from tests.device.conftest import Files, Issuer
-from tests.device.memory_server import SILENCE, Clock, MemoryServer, refusal
+from tests.device.memory_server import SILENCE, Clock, Fault, MemoryServer, refusal
 from tests.device.recorded_disk import UnflushedDisk
 
 Run = Callable[..., Provisioned]
@@ -247,6 +247,67 @@ def test_one_that_has_switched_already_is_not_done_twice(
         assert repeated.already is expected
         assert (repeated.certificate_id == done.certificate_id) is expected
     assert len(server.active) == 3
+
+
+def test_another_thing_does_not_take_the_place_of_the_present_one_unasked(
+    again: Run, server: MemoryServer, out: Path
+) -> None:
+    """Of a wrong parameter, say."""
+    before = load(out)
+    server.thing_name = "lamp-OTHER"
+    for _ in range(2):
+        error = failure(again)
+        assert isinstance(error, StorageRefused)
+        assert error.step == "reconnect"
+        for words in (
+            "`lamp-1`",
+            "thing `lamp-OTHER`, certificate ",
+            "--new-thing",
+            f"`fleetgate abandon {out}`",
+        ):
+            assert words in error.message
+        assert load(out) == before
+        assert server.asked == ["create", "register"]
+    assert {own for _, own in server.connects} == {before.certificate_id}
+    assert abandon(out)
+    server.thing_name = "lamp-1"
+    assert again().thing_name == "lamp-1"
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_it_does_when_that_is_asked_for(at_once: bool, again: Run, server: MemoryServer) -> None:
+    """The new thing's name is its client id, as the old one's was."""
+
+    def narrow(answer: Any) -> Any:
+        server.only_as = "lamp-OTHER"
+        return answer
+
+    server.thing_name = "lamp-OTHER"
+    server.faults["register"].append(Fault(narrow))
+    if not at_once:
+        failure(again)
+    done = again(new_thing=True)
+    assert done.thing_name == done.client_id == "lamp-OTHER"
+    assert server.asked == ["create", "register"]
+
+
+def test_a_client_id_that_was_chosen_stays_with_another_thing(
+    again: Run, server: MemoryServer
+) -> None:
+    again(own_client_id="gateway-9")
+    server.thing_name = "lamp-OTHER"
+    done = again(new_thing=True)
+    assert (done.thing_name, done.client_id) == ("lamp-OTHER", "gateway-9")
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "lamp-2"), ("lamp-2", None)])
+def test_a_thing_s_name_that_is_not_known_is_not_compared(
+    before: str | None, after: str | None, again: Run, server: MemoryServer
+) -> None:
+    server.thing_name = before
+    again(new_thing=True)
+    server.thing_name = after
+    assert again().thing_name == after
 
 
 def test_without_an_identity_nothing_is_made(tmp_path: Path) -> None:

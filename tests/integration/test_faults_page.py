@@ -18,6 +18,9 @@ from botocore.credentials import Credentials
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from fleetgate.device import endpoint as device
+from fleetgate.device.endpoint import Endpoint
+from fleetgate.device.provision import provision
 from tests.integration.fault_scripts import Script, ask, faults
 from tests.integration.fleet import (
     CSR,
@@ -411,6 +414,27 @@ def test_the_example_happens(desk: Desk, heading: str, name: str) -> None:
         EXAMPLES[heading](desk, name, script)
         said = [line for line in desk.server.output().splitlines() if f"script={client!r}" in line]
         assert len([line for line in said if "event=fault " in line]) == len(script.done())
+
+
+@pytest.mark.parametrize("heading", ["An expired token", "A server whose clock is late"])
+def test_the_device_library_begins_again_in_the_same_run(
+    desk: Desk, heading: str, name: str, tmp_path: Path
+) -> None:
+    claim = desk.fleet.claim
+    with faults(desk.server, PAGE[heading], name) as script:
+        done = provision(
+            Endpoint("localhost", desk.server.mqtt_port, desk.server.ca_file),
+            device.Credentials(claim.certificate, claim.key),
+            desk.fleet.template,
+            {"SerialNumber": name},
+            tmp_path / "out",
+            client_id=name,
+        )
+        assert len(script.done()) == 1
+    assert done.thing_name == desk.fleet.thing(name)
+    assert not done.identity.answer_lost
+    owners = desk.server.iot.list_thing_principals(thingName=done.thing_name)["principals"]
+    assert [each.rpartition("/")[2] for each in owners] == [done.certificate_id]
 
 
 def test_a_list_is_a_sequence(desk: Desk, name: str) -> None:

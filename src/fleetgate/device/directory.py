@@ -293,7 +293,7 @@ class IdentityDirectory:
 def open_directory(path: Path, calls: Disk) -> Iterator[IdentityDirectory]:
     """Open and lock the directory `path`, which is made (mode 0700) when it is missing.
 
-    One that is empty gets this mode too; another keeps its own. Raises StorageRefused when it is a
+    One that is empty is made so, too; another keeps its own. Raises StorageRefused when it is a
     symbolic link, it is somebody else's, others may write to it or put another one into its place,
     another provisioning works in it, or the operating system refuses.
     """
@@ -305,26 +305,31 @@ def open_directory(path: Path, calls: Disk) -> Iterator[IdentityDirectory]:
             raise StorageRefused(f"`{path}` is a symbolic link: name the directory itself")
         descriptor = disk.open_directory(path)
     try:
-        disk.check_directory(path, os.fstat(descriptor))
+        disk.check_owner(path, os.fstat(descriptor))
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise StorageRefused(f"another provisioning works in `{path}`") from error
-        _keep_to_owner(path, descriptor)
+        _keep_to_owner(path, descriptor, calls)
+        disk.check_directory(path, os.fstat(descriptor))
         yield IdentityDirectory(path, descriptor, calls)
     finally:
         os.close(descriptor)
 
 
-def _keep_to_owner(path: Path, descriptor: int) -> None:
+def _keep_to_owner(path: Path, descriptor: int, calls: Disk) -> None:
     """Take everybody else's rights away from an empty directory, as from one made here.
 
     With something in it others may have their reasons to read it; what is secret has its own mode.
+    Whoever could write to it may put something into it until the mode is changed: then it is not
+    what it seemed, and gets its mode back.
     """
     mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
     if mode & 0o077 and not _names(descriptor):
         with disk.told(f"cannot change the mode of `{path}`"):
-            os.fchmod(descriptor, mode & ~0o077)
+            calls.change_mode(descriptor, mode & ~0o077)
+            if _names(descriptor):
+                calls.change_mode(descriptor, mode)
 
 
 def _make(path: Path) -> None:

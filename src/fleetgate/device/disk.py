@@ -46,6 +46,10 @@ class Disk:
             raise
         return descriptor
 
+    def change_mode(self, descriptor: int, mode: int) -> None:
+        """The mode of what is open as `descriptor`."""
+        os.fchmod(descriptor, mode)
+
     def write(self, descriptor: int, content: bytes) -> None:
         """All of `content`."""
         rest = memoryview(content)

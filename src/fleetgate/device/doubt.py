@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 
 from fleetgate.device.errors import ConnectionFailed, InDoubt, Rejected
-from fleetgate.device.journal import Journal
+from fleetgate.device.journal import Journal, Registration
 from fleetgate.device.plan import Plan
 
 _MAX_NAMES = 8
@@ -37,18 +37,30 @@ def likely_names(plan: Plan, journal: Journal) -> list[str]:
     return list(dict.fromkeys(likely))[:_MAX_NAMES]
 
 
+def found_out(plan: Plan, client_id: str) -> Registration:
+    """What is known of a registration when its certificate has connected as `client_id`."""
+    present = plan.present
+    return Registration(
+        present.thing_name if present else None,
+        client_id,
+        present.device_configuration if present else {},
+        answer_lost=True,
+    )
+
+
 def in_doubt(
     journal: Journal, directory: object, said: Rejected, names: list[str], why: ConnectionFailed
 ) -> InDoubt:
     """The error when the server has refused the certificate under all of `names`."""
     listed = ", ".join(f"`{each}`" for each in names)
     return InDoubt(
-        f"the device may be registered ({journal}): a request was sent whose answer is not known, "
-        f"its token is no good any more ({said.error_code}), and its certificate is refused with "
-        f"the client ids {listed}. Its key is kept. If the certificate is ACTIVE on the server, "
-        "run this again with the client id that its policy allows (--own-client-id, "
-        "`own_client_id`); if it is not, or shall be given up, begin anew (--begin-anew, "
-        f"`begin_anew`, or `fleetgate abandon {directory}`). What happened: {why.message}",
+        f"the device may be registered ({journal}): a request was sent, and no answer says "
+        f"whether it was carried out, its token is no good any more ({said.error_code}), and its "
+        f"certificate is refused with the client ids {listed}. Its key is kept. If the certificate "
+        "is ACTIVE on the server, run this again with the client id that its policy allows "
+        "(--own-client-id, `own_client_id`); if it is not, or shall be given up, begin anew "
+        f"(--begin-anew, `begin_anew`, or `fleetgate abandon {directory}`). What happened: "
+        f"{why.message}",
         topic=said.topic,
         status_code=said.status_code,
         error_code=said.error_code,

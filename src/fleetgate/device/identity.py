@@ -45,12 +45,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from fleetgate.device import disk
 from fleetgate.device.endpoint import AnyCredentials, Credentials, Endpoint, Proxy, TokenKey
 from fleetgate.device.errors import NoIdentity, StorageRefused
 from fleetgate.mqtt.packets import Version
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
 
 PRIVATE_KEY = "private.key"
 CERTIFICATE = "certificate.pem"
@@ -120,16 +123,30 @@ class Identity:
             return self.token.with_certificate(self.certificate)
         return Credentials(self.certificate, cast("Path", self.key))
 
+    @property
+    def thing_for_people(self) -> str:
+        """The thing's name, or in words why there is none."""
+        if self.thing_name is not None:
+            return self.thing_name
+        return "(not known)" if self.answer_lost else "(the template names none)"
+
     def endpoint(self, proxy: Proxy | None = None) -> Endpoint:
         """Where they connect to."""
         return Endpoint(self.host, self.port, self.ca, self.alpn, self.mqtt_version, proxy)
 
+    def begins_at(self) -> datetime:
+        """When the certificate begins. Raises StorageRefused when it cannot be read."""
+        return self._read_certificate().not_valid_before_utc
+
     def ends_at(self) -> datetime:
         """When the certificate ends. Raises StorageRefused when it cannot be read."""
+        return self._read_certificate().not_valid_after_utc
+
+    def _read_certificate(self) -> Certificate:
         from cryptography import x509
 
         try:
-            return x509.load_pem_x509_certificate(self.certificate.read_bytes()).not_valid_after_utc
+            return x509.load_pem_x509_certificate(self.certificate.read_bytes())
         except (OSError, ValueError) as error:
             raise StorageRefused(f"`{self.certificate}` is no certificate: {error}") from error
 

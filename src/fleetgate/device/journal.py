@@ -29,10 +29,11 @@ used, by the request whose answer was lost) does not say whether the registratio
 certificate is tried (:mod:`fleetgate.device.doubt`): when it connects, it did. Otherwise the
 journal stays as it is, and its key, until the caller gives them up.
 
-A server that rejects a registration says that nothing was registered. AWS's carries out a template
-by several operations, and does not say whether it undoes those before the one that failed (AWS IoT
-API Reference, "RegisterThing"). So the journal says ``rejected``, and before such a key is given
-up, its certificate is tried once; when it is refused, the server's word is believed.
+A server that rejects a registration, for whatever reason, when nothing was sent before, says that
+nothing was registered. AWS's carries out a template by several operations, and does not say whether
+it undoes those before the one that failed (AWS IoT API Reference, "RegisterThing"). So the journal
+says ``rejected``, and before such a key is given up, its certificate is tried once; when it is
+refused, the server's word is believed.
 
 The end of the token is known by the clock of the device, which may be wrong. A token that seems to
 be over in ``issued`` costs another certificate, nothing else, and once in a run; in ``registering``

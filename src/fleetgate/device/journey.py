@@ -9,8 +9,8 @@ way than by an answer.
 Two failures of RegisterThing are told apart. When the very first request was refused, nothing was
 registered, and the journey may be given up; when it was sent before, a refusal says nothing about
 what the first one has done. Nor do "too many requests" and an error of the server say that nothing
-was done, and nor does a token that is said to be over in the run that got it. What was refused is
-tried all the same before its key is given up, because that costs little.
+was done. What was refused is tried all the same before its key is given up, because that costs
+little.
 """
 
 from __future__ import annotations
@@ -19,14 +19,12 @@ import logging
 import threading
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, cast
+from typing import cast
 
-from cryptography import x509
-
-from fleetgate.device import doubt, identity, keys, operations, protocol
+from fleetgate.device import doubt, explanations, identity, keys, operations, protocol
 from fleetgate.device import journal as journals
 from fleetgate.device.directory import IdentityDirectory
-from fleetgate.device.endpoint import AnyCredentials, Credentials, Endpoint
+from fleetgate.device.endpoint import AnyCredentials
 from fleetgate.device.errors import (
     BadRequest,
     ConnectionFailed,
@@ -35,11 +33,10 @@ from fleetgate.device.errors import (
     Rejected,
     StorageRefused,
 )
-from fleetgate.device.identity import Identity, KeyOnToken
 from fleetgate.device.journal import Journal, NextStep, Registration
-from fleetgate.device.keys import PublicKey
 from fleetgate.device.mqtt_client import MqttClient
-from fleetgate.device.plan import ON_TOKEN, Connect, Plan
+from fleetgate.device.new_identity import NewIdentity
+from fleetgate.device.plan import Connect, Plan
 from fleetgate.device.retry import Surroundings
 from fleetgate.device.steps import Steps
 
@@ -74,32 +71,29 @@ class Journey:
         self._given_up = False
         self._sent_before = False
         self._anew = False
-        self._issued_before = False
         self._claim_failures = 0
         self._now: Journal
 
     def prepare(self) -> None:
         """Read the journal, and begin unless it is to be gone on with. Raises StorageRefused."""
-        own = self._plan.own_client_id
         found = self._directory.journal()
         if found is not None and not journals.may_begin_anew(found):
             self._refuse_another(found)
         elif found is not None and self._is_another(found):
-            if found.rejected and self._has_key_of(found):
+            if found.rejected and self._of(found).has_usable_key():
                 self._now, self._given_up = found, True
                 return
             found = None
         if found is not None:
             self._now = found
-            if found.state == "registered" and own not in (None, self._registration.client_id):
+            own = self._chosen_client_id(found)
+            if own is not None:
                 self._write(journals.called(found, own))
         self._sent_before = found is not None and found.state == "registering"
         if journals.next_step(found, self._around.wall()) is NextStep.BEGIN:
             self._anew = found is not None
             self._begin()
-        else:
-            self._issued_before = self._now.state == "issued"
-        self._make_files()
+        self._new.make_files()
 
     def run(self) -> None:
         """Everything else, until the new identity is the active one.
@@ -157,19 +151,11 @@ class Journey:
     def _explained(
         self, step: NextStep, error: ProvisioningError, spent: float
     ) -> ProvisioningError:
+        if error.step == "finish":
+            return explanations.not_written(self._now, error)
         if step is not NextStep.PROVE or isinstance(error, StorageRefused):
             return error
-        explained = ConnectionFailed(
-            f"the device is registered ({self._now}) and stays so, but it does not connect. "
-            "Run this again to try its certificate again, with another client id if its policy "
-            "wants that (--own-client-id, `own_client_id`), or abandon it (`fleetgate "
-            f"abandon {self._directory.path}`) to start again with another one. What "
-            f"happened: {error.message}",
-            waited=spent,
-            retry=error.retry,
-        )
-        explained.step = error.step
-        return explained
+        return explanations.does_not_connect(self._now, self._directory.path, error, spent)
 
     # --- the steps ---
 
@@ -185,7 +171,7 @@ class Journey:
                         )
                     self._anew = True
                     self._begin()
-                    self._make_files()
+                    self._new.make_files()
             case NextStep.CREATE:
                 self._create()
             case NextStep.REGISTER:
@@ -205,29 +191,8 @@ class Journey:
             self._plan.goal, number, previous, self._plan.key_name, self._plan.client_id
         )
         self._write(begun)
-        self._sent_before = self._issued_before = False
+        self._sent_before = False
         self._directory.remove_identities(but=(previous, number))
-
-    def _make_files(self) -> None:
-        """The directory of the new identity, with what can be there from the beginning."""
-        number = self._now.number
-        if self._now.state == "proven":
-            return
-        self._directory.make(number)
-        files: dict[str, str | bytes] = {}
-        if self._plan.authorities is not None:
-            files[identity.CA] = self._plan.authorities
-        key = self._plan.key
-        if self._now.state == "asking" and not isinstance(key, KeyOnToken) and key != "server":
-            present = self._plan.present
-            if self._directory.read(number, identity.PRIVATE_KEY) is not None:
-                pass  # a certificate for it may be on its way
-            elif key != "kept":
-                files[identity.PRIVATE_KEY] = keys.pem(keys.make(key))
-            elif present is not None and present.key is not None:
-                files[identity.PRIVATE_KEY] = self._present_key(present)
-        if files:
-            self._directory.write(number, files)
 
     def _create(self) -> None:
         client = self._session()
@@ -242,7 +207,7 @@ class Journey:
                 public_key = keys.public_key_of(operation, issued)
             else:
                 operation = protocol.create_certificate_from_csr(terms.payload_format)
-                csr, public_key = self._csr()
+                csr, public_key = self._new.signing_request()
                 issued = operations.create_certificate_from_csr(client, csr, terms)
             keys.check_issued(operation, issued, public_key)
         with self._steps("store", f"storing certificate {issued.certificate_id}"):
@@ -283,14 +248,12 @@ class Journey:
                 )
             except ProvisioningError as error:
                 invalid = isinstance(error, Rejected) and error.error_code == _INVALID_TOKEN
-                # what was issued to a former run may have grown old since
-                believed = self._issued_before if invalid else _not_carried_out(error)
-                if not sent_before and believed:
-                    rejected = isinstance(error, Rejected) and not invalid
+                if not sent_before and _not_carried_out(error):
+                    rejected = isinstance(error, Rejected)
                     self._write(journals.not_registered(self._now, rejected=rejected))
                     self._sent_before = False
                 if isinstance(error, Rejected) and invalid:
-                    self._doubt(error, sent_before or not believed)
+                    self._doubt(error)
                     return
                 raise
             registration = Registration(
@@ -300,30 +263,29 @@ class Journey:
             )
             self._write(journals.registered(self._now, registration))
 
-    def _doubt(self, said: Rejected, sent_before: bool) -> None:
+    def _doubt(self, said: Rejected) -> None:
         """The token is no good: find out whether it has done its duty already.
 
         Begins anew when it has not beyond doubt, or the caller wants that. Raises InDoubt, and
-        ConnectionFailed when it could not be found out.
+        ConnectionFailed when it could not be found out; and `said` when it is no good again.
         """
         self._hang_up()
-        if sent_before or self._now.rejected:
-            names = doubt.likely_names(self._plan, self._now)
-            why = self._tried(names, _PROBES if sent_before else 1)
-            if why is None:
-                return
-            if not why.refused:
-                raise doubt.not_known(self._now, said, why) from said
-            if sent_before and not self._plan.begin_anew:
-                path = self._directory.path
-                raise doubt.in_doubt(self._now, path, said, names, why) from said
+        names = doubt.likely_names(self._plan, self._now)
+        why = self._tried(names, _PROBES if self._sent_before else 1)
+        if why is None:
+            return
+        if not why.refused:
+            raise doubt.not_known(self._now, said, why) from said
+        if self._sent_before and not self._plan.begin_anew:
+            path = self._directory.path
+            raise doubt.in_doubt(self._now, path, said, names, why) from said
         self._session()  # if this fails, so did the attempts before, for the same cause
         if self._anew:
             raise said
         self._anew = True
         self._steps.tell("register", f"{said.message}; beginning anew")
         self._begin()
-        self._make_files()
+        self._new.make_files()
 
     def _try(self) -> None:
         """A certificate whose registration was rejected is tried before it is given up.
@@ -344,32 +306,25 @@ class Journey:
                 return
             self._anew = self._anew or not another
             self._begin()
-            self._make_files()
+            self._new.make_files()
 
     def _tried(self, names: list[str], probes: int = _PROBES) -> ConnectionFailed | None:
         """None when the new certificate connects: it is registered. Else why it does not."""
-        present = self._plan.present
-        endpoint = self._endpoint_of_journal()
+        home, credentials = self._new.home(), self._new.credentials()
         for attempt in range(probes):
+            if attempt:
+                self._around.sleep(self._plan.retries.pause(1, 1.0))
             for name in names:
                 try:
-                    client = self._connect(endpoint, self._own_credentials(), name)
+                    client = self._connect(home, credentials, name)
                 except ConnectionFailed as error:
                     why = error
                     if not why.refused:
                         return why  # so it would be with the other names
                     continue
                 self._goodbye(client)
-                found = Registration(
-                    present.thing_name if present else None,
-                    name,
-                    present.device_configuration if present else {},
-                    answer_lost=True,
-                )
-                self._write(journals.registered(self._now, found))
+                self._write(journals.registered(self._now, doubt.found_out(self._plan, name)))
                 return None
-            if attempt + 1 < probes:
-                self._around.sleep(self._plan.retries.pause(1, 1.0))
         return why
 
     def _prove(self) -> None:
@@ -378,9 +333,12 @@ class Journey:
         with self._steps(
             "reconnect", f"connecting as `{registration.client_id}` with the new certificate"
         ):
-            self._goodbye(self._dial(self._own_credentials(), registration.client_id))
+            self._check_thing()
+            self._goodbye(self._dial(self._new.credentials(), registration.client_id))
         with self._steps("finish", f"writing `{identity.CONFIGURATION}`"):
-            self._directory.write_configuration(self._now.number, self._configuration())
+            self._directory.write_configuration(
+                self._now.number, self._new.configuration(registration)
+            )
             self._write(journals.proven(self._now))
 
     def _switch(self) -> None:
@@ -394,6 +352,13 @@ class Journey:
     # --- what the steps need ---
 
     @property
+    def _new(self) -> NewIdentity:
+        return self._of(self._now)
+
+    def _of(self, journal: Journal) -> NewIdentity:
+        return NewIdentity(self._plan, self._directory, journal)
+
+    @property
     def _registration(self) -> Registration:
         return cast("Registration", self._now.registration)  # there in the states that need it
 
@@ -403,10 +368,7 @@ class Journey:
         except StorageRefused as error:
             if journal.state != "registered":
                 raise
-            raise StorageRefused(
-                f"the device is registered ({journal}) and stays so, but that could not be "
-                f"remembered; run this again while its token lives: {error.message}"
-            ) from error
+            raise explanations.not_remembered(journal, error) from error
         self._now = journal
         logger.info(
             "event=journal-written state=%s number=%d certificate=%s",
@@ -430,18 +392,6 @@ class Journey:
             endpoint = replace(endpoint, ca=self._directory.file(self._now.number, identity.CA))
         return self._connect(endpoint, credentials, client_id)
 
-    def _endpoint_of_journal(self) -> Endpoint:
-        """Where the certificate was asked for; what is asked for now may be elsewhere."""
-        plan, goal = self._plan, self._now.goal
-        has_ca = self._directory.read(self._now.number, identity.CA) is not None
-        return replace(
-            plan.endpoint,
-            host=goal.endpoint,
-            port=goal.port,
-            ca=self._directory.file(self._now.number, identity.CA) if has_ca else None,
-            alpn=plan.endpoint.alpn if plan.endpoint.port == goal.port else None,
-        )
-
     def _hang_up(self) -> None:
         client, self._client = self._client, None
         if client is not None:
@@ -451,91 +401,33 @@ class Journey:
         with suppress(TimeoutError):
             client.disconnect().result(_GOODBYE_SECONDS)
 
-    def _token_key(self) -> KeyOnToken | None:
-        """The token that the new identity's key is on, as the journal says."""
-        if self._now.key == "kept":
-            return self._plan.present.token if self._plan.present else None
-        if isinstance(self._plan.key, KeyOnToken) and self._now.key.startswith(ON_TOKEN):
-            return self._plan.key
-        return None
-
     def _is_another(self, found: Journal) -> bool:
         """Whether `found` is for something else than what is asked for."""
         return found.goal != self._plan.goal or found.key != self._plan.key_name
 
-    def _has_key_of(self, found: Journal) -> bool:
-        """Whether the key of `found` can be used: one on a token only when it is asked for."""
-        return not found.key.startswith(ON_TOKEN) or found.key == self._plan.key_name
+    def _chosen_client_id(self, found: Journal) -> str | None:
+        """The client id for what was registered, when it is another one than a former run's."""
+        done = found.registration
+        if found.state != "registered" or done is None:
+            return None
+        own = self._plan.own_client_id or (done.thing_name if self._plan.new_thing else None)
+        return None if own == done.client_id else own
 
-    def _own_credentials(self) -> AnyCredentials:
-        certificate = self._directory.file(self._now.number, identity.CERTIFICATE)
-        token = self._token_key()
-        if token is not None:
-            return token.with_certificate(certificate)
-        return Credentials(
-            certificate, self._directory.file(self._now.number, identity.PRIVATE_KEY)
-        )
-
-    def _csr(self) -> tuple[str, PublicKey]:
-        subject = self._plan.subject or keys.common_name(self._plan.client_id)
-        token = self._token_key()
-        if token is not None:
-            return keys.csr_on_token(token, subject)
-        path = self._directory.file(self._now.number, identity.PRIVATE_KEY)
-        content = self._directory.read(self._now.number, identity.PRIVATE_KEY)
-        try:
-            key = keys.load(content or b"")
-        except ValueError as error:
-            raise StorageRefused(f"`{path}` holds no key that can be used: {error}") from error
-        return keys.csr(key, subject), key.public_key()
-
-    def _present_key(self, present: Identity) -> bytes:
-        content = self._directory.read(present.number, identity.PRIVATE_KEY)
-        if content is None:
-            raise StorageRefused(f"`{present.key}` is missing")
-        return content
-
-    def _configuration(self) -> dict[str, Any]:
-        plan, registration, token = self._plan, self._registration, self._token_key()
-        return {
-            "thingName": registration.thing_name,
-            "certificateId": self._now.certificate_id,
-            "clientId": registration.client_id,
-            "endpoint": plan.endpoint.host,
-            "port": plan.endpoint.port,
-            "alpn": plan.endpoint.alpn,
-            "mqttVersion": plan.endpoint.mqtt_version,
-            "template": plan.goal.template,
-            "deviceConfiguration": registration.device_configuration,
-            "answerLost": registration.answer_lost,
-            "key": self._key_kind(),
-            "token": token
-            and {
-                "module": str(token.module),
-                "label": token.token,
-                "key": token.key,
-                "pinFile": str(token.pin_file.absolute()),
-            },
-            "goal": plan.config_goal,
-        }
-
-    def _key_kind(self) -> str:
-        content = self._directory.read(self._now.number, identity.CERTIFICATE) or b""
-        return keys.kind_of(x509.load_pem_x509_certificate(content).public_key())
+    def _check_thing(self) -> None:
+        """Raises StorageRefused when a renewal would make the device another thing, unasked."""
+        present, new = self._plan.present, self._registration.thing_name
+        old = present.thing_name if present else None
+        if old is None or new in (None, old) or self._plan.new_thing:
+            return
+        raise explanations.another_thing(self._now, self._directory.path, old)
 
     def _refuse_another(self, found: Journal) -> None:
         """Raises StorageRefused unless `found` may be gone on with. Kinds of keys do not count."""
         differences = self._plan.goal.differences(found.goal)
-        if not self._has_key_of(found):
+        if not self._of(found).has_usable_key():
             differences.append("another key")
         if differences:
-            what = "was registered" if found.registration else "may have been registered"
-            raise StorageRefused(
-                f"`{self._directory.path}` holds a device that {what} and was not finished "
-                f"({found}), with {' and '.join(differences)}: ask for the same as then to "
-                "finish it, choose another directory, or abandon it (`fleetgate "
-                f"abandon {self._directory.path}`)"
-            )
+            raise explanations.another_journey(found, self._directory.path, differences)
 
 
 def _not_carried_out(error: ProvisioningError) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
@@ -17,6 +18,7 @@ from fleetgate.device.errors import BadRequest, ProvisioningError, Step
 from fleetgate.device.exchange import MAX_ANSWER_SIZE, Terms
 from fleetgate.device.journal import TOKEN_SECONDS
 from fleetgate.device.retry import Retries
+from fleetgate.device.status_command import unfinished
 from fleetgate.device.terminal import say, say_json, visible
 from fleetgate.errors import Error
 from fleetgate.mqtt.connection import MAX_PACKET_SIZE
@@ -360,9 +362,16 @@ def journey_of(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def carry_out(args: argparse.Namespace, journey: Callable[[], Provisioned]) -> int:
-    """Do it and print the result, or the error as JSON. Raises ProvisioningError without."""
+    """Do it and print the result, or the error as JSON. Raises ProvisioningError without.
+
+    Raises KeyboardInterrupt, too, and says before what is to be done then, if anything was begun.
+    """
     try:
         done = journey()
+    except KeyboardInterrupt:
+        if unfinished(args.out if "out" in args else args.directory) is not None:
+            say("fleetgate: interrupted; run the same again to go on", sys.stderr)
+        raise
     except ProvisioningError as error:
         if args.as_json:
             say_json({"error": error_as_json(error)})
@@ -378,7 +387,7 @@ def carry_out(args: argparse.Namespace, journey: Callable[[], Provisioned]) -> i
 def result_lines(done: Provisioned) -> list[str]:
     """For people."""
     return [
-        f"thing         {done.thing_name or '(the template names none)'}",
+        f"thing         {done.identity.thing_for_people}",
         f"certificate   {done.certificate_id}",
         "nothing to do: it was finished before"
         if done.already

@@ -35,6 +35,7 @@ class Plan:
     identity; None for the thing's name, or ``client_id`` when there is none. ``authorities`` is
     the content of the endpoint's CA file. ``config_goal`` is what ``config.json`` says of the goal.
     ``begin_anew`` gives up what may be registered, when it can neither be asked for nor connect.
+    With ``new_thing`` a renewal may make the device another thing.
     """
 
     goal: Goal
@@ -52,6 +53,7 @@ class Plan:
     retries: Retries
     token_seconds: float
     begin_anew: bool = False
+    new_thing: bool = False
 
     @property
     def key_name(self) -> str:

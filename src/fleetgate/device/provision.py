@@ -25,26 +25,23 @@ using fleet provisioning" (provisioning by claim).
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import secrets
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any
 
-from fleetgate.device import credentials as files
-from fleetgate.device import directory, disk, identity, journal, keys, protocol, tls
+from fleetgate.device import arguments, directory, disk, identity, keys
 from fleetgate.device.disk import Disk
 from fleetgate.device.endpoint import AnyCredentials, Credentials, Endpoint
 from fleetgate.device.errors import BadRequest, Step, StorageRefused
 from fleetgate.device.exchange import Terms
 from fleetgate.device.identity import Identity
-from fleetgate.device.journal import TOKEN_SECONDS, Goal, Purpose
+from fleetgate.device.journal import TOKEN_SECONDS
 from fleetgate.device.journey import Journey
-from fleetgate.device.keys import KeyKind
 from fleetgate.device.mqtt_client import MqttClient
 from fleetgate.device.plan import Connect, Key, Plan
 from fleetgate.device.retry import Retries, Surroundings
@@ -68,12 +65,6 @@ _TERMS = Terms()
 _RETRIES = Retries()
 _AROUND = Surroundings()
 _DISK = Disk()
-_KEYS = {*get_args(KeyKind), "server"}
-_WITHOUT_TOKENS = {
-    "fleetgate.device.paho_client": "paho-mqtt",
-    "fleetgate.device.aiomqtt_client": "aiomqtt",
-}
-"""Adapters by Python's TLS, which needs the key itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,31 +161,31 @@ def provision(
     steps = Steps(progress, around.monotonic)
     with ExitStack() as cleanup:
         with steps("prepare", f"preparing `{out}`"):
-            goal = _goal("provision", endpoint, template, parameters)
-            _check_key(key, subject, connect, claim)
+            goal = arguments.goal_of("provision", endpoint, template, parameters)
+            arguments.check_key(key, subject, connect, claim)
             of_csr = None if subject is None else keys.subject_of(subject)
             authorities: bytes | None = None
             if not disk.exists(Path(out)):  # else the claim may not be needed any more, and be gone
-                authorities = _authorities(endpoint)
-                _check_claim(endpoint, claim, retries)
+                authorities = arguments.authorities_of(endpoint)
+                arguments.check_claim(endpoint, claim, retries)
             name = f"fleetgate-{secrets.token_hex(8)}" if client_id is None else client_id
-            _check(key, name, own_client_id, terms, token_seconds, template)
+            arguments.check(key, name, own_client_id, terms, token_seconds, template)
             place = cleanup.enter_context(directory.open_directory(Path(out), calls))
-            place.check(_strangers(endpoint, claim, Path(out)))
+            place.check(arguments.strangers(endpoint, claim, Path(out)))
             found = place.journal()
             if place.current() is not None and (found is None or found.goal.purpose == "renew"):
-                same = _same(identity.load(out), _digest(goal))
+                same = _same(identity.load(out), arguments.digest_of(goal))
                 return Provisioned(same, steps.seconds, already=True)
             if found is None or not (
-                found.registration or (found.state == "registering" and _gone(claim))
+                found.registration or (found.state == "registering" and arguments.is_gone(claim))
             ):
-                retries = _check_claim(endpoint, claim, retries)
+                retries = arguments.check_claim(endpoint, claim, retries)
             _initialise(key)
             plan = Plan(
                 goal,
-                _digest(goal),
+                arguments.digest_of(goal),
                 endpoint,
-                authorities or _authorities(endpoint),
+                authorities or arguments.authorities_of(endpoint),
                 claim,
                 name,
                 own_client_id,
@@ -229,6 +220,7 @@ def renew(
     retries: Retries = _RETRIES,
     token_seconds: float = TOKEN_SECONDS,
     begin_anew: bool = False,
+    new_thing: bool = False,
     connect: Connect | None = None,
     progress: Progress | None = None,
     stop: threading.Event | None = None,
@@ -251,21 +243,28 @@ def renew(
     is connected with it meanwhile is disconnected by the server. The others are as for
     :func:`provision`.
 
+    When the template makes the device another thing than it is, it stops before that is taken over,
+    with StorageRefused: call it again with `new_thing` to go on, or :func:`abandon` it. With
+    `new_thing` the client id becomes the new thing's name, if it was the present one's. Names that
+    are not known do not count.
+
     A renewal that was interrupted is gone on with when it is called again for the same. Raises
     NoIdentity when there is no identity, and ProvisioningError.
     """
     steps = Steps(progress, around.monotonic)
     with ExitStack() as cleanup:
         with steps("prepare", f"preparing `{out}`"):
-            _check(key or "P-256", client_id, own_client_id, terms, token_seconds, template)
+            arguments.check(
+                key or "P-256", client_id, own_client_id, terms, token_seconds, template
+            )
             if keep_key and key is not None:
                 raise BadRequest("either `keep_key` or `key`: the present key or another one")
             present = identity.load(out)  # NoIdentity before anything is made
-            _check_key(key, subject, connect, present.credentials)
+            arguments.check_key(key, subject, connect, present.credentials)
             place = cleanup.enter_context(directory.open_directory(Path(out), calls))
             place.check([])
             present = identity.load(out)
-            next_key = _next_key(present, keep_key, key)
+            next_key = arguments.next_key(present, keep_key, key)
             found = place.journal()
             finished = found is not None and found.number == present.number
             if found is not None and finished:  # all but forgetting the journal was done
@@ -273,13 +272,13 @@ def renew(
                 place.forget_journal()
             endpoint = endpoint or present.endpoint()
             plan = Plan(
-                _goal("renew", endpoint, template, parameters),
+                arguments.goal_of("renew", endpoint, template, parameters),
                 present.goal,
                 endpoint,
-                _authorities(endpoint),
+                arguments.authorities_of(endpoint),
                 present.credentials,
                 present.client_id if client_id is None else client_id,
-                present.client_id if own_client_id is None else own_client_id,
+                own_client_id or arguments.next_client_id(present, new_thing),
                 parameters,
                 next_key,
                 None if subject is None else keys.subject_of(subject),
@@ -288,6 +287,7 @@ def renew(
                 retries,
                 token_seconds,
                 begin_anew,
+                new_thing,
             )
             if found is not None and finished and found.goal == plan.goal:
                 return Provisioned(present, steps.seconds, already=True)
@@ -318,18 +318,18 @@ def abandon(out: Path | str, *, calls: Disk = _DISK) -> bool:
     return True
 
 
-async def provision_async(*arguments: Any, **options: Any) -> Provisioned:
+async def provision_async(*positional: Any, **options: Any) -> Provisioned:
     """As :func:`provision`, in a thread, for use from asyncio.
 
     `progress` is called on that thread. When it is cancelled it stops before the next step, which
     is waited for, and goes on when it is called again.
     """
-    return await _in_thread(partial(provision, *arguments), options)
+    return await _in_thread(partial(provision, *positional), options)
 
 
-async def renew_async(*arguments: Any, **options: Any) -> Provisioned:
+async def renew_async(*positional: Any, **options: Any) -> Provisioned:
     """As :func:`renew`, in a thread; see :func:`provision_async`."""
-    return await _in_thread(partial(renew, *arguments), options)
+    return await _in_thread(partial(renew, *positional), options)
 
 
 async def _in_thread(call: Callable[..., Provisioned], options: dict[str, Any]) -> Provisioned:
@@ -345,95 +345,6 @@ async def _in_thread(call: Callable[..., Provisioned], options: dict[str, Any]) 
         raise
 
 
-# --- the arguments ---
-
-
-def _goal(
-    purpose: Purpose, endpoint: Endpoint, template: str, parameters: Mapping[Any, Any]
-) -> Goal:
-    for name, value in parameters.items():
-        if not isinstance(name, str) or not isinstance(value, str):
-            raise BadRequest(f"the parameter `{name!s:.80}` is not a text: {type(value).__name__}")
-        _check_text("the name of a parameter", name)
-        _check_text(f"the parameter `{name:.80}`", value)
-    _check_text("the endpoint", endpoint.host)
-    return Goal(purpose, endpoint.host, endpoint.port, template, journal.digest(parameters))
-
-
-def _check_text(what: str, value: str) -> None:
-    """Raises BadRequest when it cannot be UTF-8 (a lone surrogate), as all that is sent is."""
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise BadRequest(f"{what} {value!a:.80} is no Unicode text: {error.reason}") from None
-
-
-def _digest(goal: Goal) -> str:
-    text = "\0".join((goal.endpoint, str(goal.port), goal.template, goal.parameters))
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
-
-
-def _authorities(endpoint: Endpoint) -> bytes | None:
-    if endpoint.ca is None:
-        return None
-    files.explain_authorities(endpoint.ca)
-    return files.read(endpoint.ca, "the authorities in")
-
-
-def _check(
-    key: object,
-    client_id: object,
-    own_client_id: object,
-    terms: Terms,
-    token_seconds: float,
-    template: str,
-) -> None:
-    protocol.register_thing(template, terms.payload_format)
-    if isinstance(key, identity.KeyOnToken):
-        disk.check_secret(key.pin_file, "the PIN in")
-    elif key not in _KEYS:
-        raise BadRequest(f"`{key!s:.80}` is no kind of key: {', '.join(get_args(KeyKind))}")
-    if not token_seconds > 0:
-        raise BadRequest(f"a token lives longer than {token_seconds!r:.80} seconds")
-    for name, value in (("client_id", client_id), ("own_client_id", own_client_id)):
-        if value is not None and (not isinstance(value, str) or not value):
-            raise BadRequest(f"`{name}` is {value!r:.80}, no text with characters in it")
-        if value is not None:
-            _check_text(f"`{name}`", value)
-
-
-def _gone(claim: AnyCredentials) -> bool:
-    """Whether the claim's files have been taken away."""
-    files_of = [claim.certificate, *([claim.key] if isinstance(claim, Credentials) else [])]
-    return not all(Path(each).exists() for each in files_of)
-
-
-def _check_claim(endpoint: Endpoint, claim: AnyCredentials, retries: Retries) -> Retries:
-    """Raises ConnectionFailed and StorageRefused; the retries that the claim's files allow."""
-    if not isinstance(claim, Credentials):
-        disk.check_secret(Path(claim.pin_file), "the PIN in")
-        return retries
-    disk.check_key(Path(claim.key))
-    if files.has_pipe([claim.certificate, claim.key]):
-        return replace(retries, attempts=1)  # it can be read once
-    if endpoint.ca is not None and not files.has_pipe([endpoint.ca]):
-        tls.check(endpoint.ca, claim.certificate, claim.key)
-    return retries
-
-
-def _strangers(endpoint: Endpoint, claim: AnyCredentials, out: Path) -> list[Path]:
-    """What must survive: the files given, but authorities that a former run has stored in `out`."""
-    found = [Path(claim.certificate)]
-    if isinstance(claim, Credentials):
-        found.append(Path(claim.key))
-    if endpoint.ca is not None:
-        ca = Path(endpoint.ca)
-        number = identity.number_of(ca.parent.name)
-        if number is None or ca != out / identity.name_of(number) / identity.CA:
-            found.append(ca)
-    return found
-
-
 def _same(present: Identity, goal: str) -> Identity:
     if present.goal == goal:
         return present
@@ -443,30 +354,6 @@ def _same(present: Identity, goal: str) -> Identity:
         f"{present.certificate_id}) for another endpoint, template or parameters; it is never "
         "replaced: choose another directory, or move it away"
     )
-
-
-def _next_key(present: Identity, keep_key: bool, key: Key | None) -> Key | Literal["kept"]:
-    """What a renewal's certificate is for; see :func:`renew`."""
-    if keep_key or (key is None and present.token is not None):
-        return "kept"
-    if key is not None:
-        return key
-    return cast("KeyKind", present.key_kind) if present.key_kind in _KEYS else "P-256"
-
-
-def _check_key(
-    key: object, subject: str | None, connect: Connect | None, by: AnyCredentials
-) -> None:
-    """Raises BadRequest when the key has no use for `subject`, or `connect` none for the keys."""
-    if key == "server" and subject is not None:
-        raise BadRequest("a subject is for a signing request: there is none for the server's key")
-    module = getattr(connect, "__module__", None)
-    on_token = isinstance(key, identity.KeyOnToken) or not isinstance(by, Credentials)
-    if on_token and module in _WITHOUT_TOKENS:
-        raise BadRequest(
-            f"a key on a PKCS#11 token cannot be used by {_WITHOUT_TOKENS[module]}: connect with "
-            "awscrt, which is the default for it"
-        )
 
 
 def _initialise(key: object) -> None:

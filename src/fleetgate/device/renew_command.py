@@ -5,13 +5,21 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fleetgate.device import journey_options as shared
 from fleetgate.device import options
-from fleetgate.device.errors import BadRequest
+from fleetgate.device.errors import BadRequest, ProvisioningError
 from fleetgate.device.terminal import say, say_json
+
+if TYPE_CHECKING:
+    from fleetgate.device.identity import Identity
+
+_TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,12 +59,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--keep-key", action="store_true", help="the new certificate is for the present key"
     )
+    parser.add_argument(
+        "--new-thing",
+        action="store_true",
+        help="let the template make this device another thing, whose name becomes its client id if "
+        "it was the present one's; otherwise that is an error, and the present identity stays",
+    )
     shared.add_connection(parser, *["that of the present identity"] * 2)
     shared.add_patience(parser)
     shared.add_output(parser)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace, *, now: Callable[[], float] = time.time) -> int:
     """Carry it out; the exit code. Raises ProvisioningError, BadRequest and ExtraMissing."""
     from fleetgate.device import identity
     from fleetgate.device.provision import renew
@@ -68,12 +82,15 @@ def run(args: argparse.Namespace) -> int:
         _check_kept(args)
     if args.within is not None and math.isnan(args.within):
         raise BadRequest("--within is no number of days: nan")
+    if args.within is not None and args.within < 0:
+        raise BadRequest(f"--within is {args.within:g} days, less than 0")
     if args.template is not None:
         options.check_template(args.template)
     present = identity.load(args.directory)
     key = shared.key_of(args, present.token)
     if args.within is not None and unfinished(args.directory) is None:
-        left = (present.ends_at().timestamp() - time.time()) / 86400
+        _check_clock(present, now())
+        left = (present.ends_at().timestamp() - now()) / 86400
         if left > args.within:
             if args.as_json:
                 say_json({"renewed": False, "daysLeft": int(left)})
@@ -96,9 +113,21 @@ def run(args: argparse.Namespace) -> int:
             endpoint=endpoint,
             keep_key=args.keep_key,
             key=key,
+            new_thing=args.new_thing,
             **others,
         ),
     )
+
+
+def _check_clock(present: Identity, now: float) -> None:
+    """Raises ProvisioningError when it cannot be `now`, in seconds since 1970."""
+    begins = present.begins_at()
+    if now < begins.timestamp():
+        raise ProvisioningError(
+            f"this device's clock is wrong: it says {datetime.fromtimestamp(now, UTC):{_TIME}}, "
+            f"and the certificate is not valid before {begins:{_TIME}}. When it ends is not known "
+            "without the time"
+        )
 
 
 def _check_kept(args: argparse.Namespace) -> None:

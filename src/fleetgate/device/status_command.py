@@ -94,7 +94,7 @@ def _lines(present: Identity, found: Journal | None) -> list[str]:
     days = (ends.timestamp() - time.time()) / 86400
     when = f"in {days:.0f} days" if days >= 0 else "it is over"
     lines = [
-        f"thing         {present.thing_name or '(not known)'}",
+        f"thing         {present.thing_for_people}",
         f"certificate   {present.certificate_id}",
         f"ends          {ends:%Y-%m-%dT%H:%M:%SZ}, {when}",
         f"key           {present.key_kind}, {_key_place(present)}",
