@@ -40,14 +40,16 @@ class Issuer:
     authority: Authority
     directory: Path
 
-    def write(self, name: str, profile: issue.Profile, *host_names: str) -> Files:
+    def write(
+        self, name: str, profile: issue.Profile, *host_names: str, now: datetime | None = None
+    ) -> Files:
         key = ec.generate_private_key(ec.SECP256R1())
         der = issue.issue(
             profile,
             self.authority,
             key.public_key(),
             issue.common_name(name),
-            now=datetime.now(UTC),
+            now=now or datetime.now(UTC),
             serial=secrets.randbits(158) + 1,
             host_names=host_names,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import struct
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -16,7 +17,13 @@ import pytest
 from fleetgate.device import asyncio_client, tls
 from fleetgate.device.asyncio_client import AsyncioClient
 from fleetgate.device.endpoint import Endpoint
-from fleetgate.device.errors import BadRequest, ConnectionFailed, ConnectionLost, NotAuthorized
+from fleetgate.device.errors import (
+    BadRequest,
+    ConnectionFailed,
+    ConnectionLost,
+    NotAuthorized,
+    PacketTooLarge,
+)
 from fleetgate.mqtt.codec import encode
 from fleetgate.mqtt.packets import (
     Connack,
@@ -216,6 +223,33 @@ def test_a_server_that_says_nothing(claim: Files, scripted: Scripted) -> None:
         assert "did not answer CONNECT within 0.2 s" in error.message
 
 
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_server_that_hangs_up_during_the_handshake(
+    reset: bool, claim: Files, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It has nothing to do with certificates, and asyncio has nothing to complain about."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            stream, _ = listener.accept()
+            with stream:
+                stream.recv(4096)
+                if reset:
+                    stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        port = listener.getsockname()[1]
+        error = refusal(claim, port)
+        thread.join()
+    assert error.message == (
+        f"the TLS handshake with `localhost` port {port} failed: the server closed the connection "
+        "during the handshake; does it speak TLS here?"
+    )
+    assert error.retry
+    assert caplog.messages == []
+
+
 def test_nobody_listens_or_somebody_else_does(
     claim: Files, stranger: Files, scripted: Scripted
 ) -> None:
@@ -351,6 +385,44 @@ def test_a_server_that_does_not_answer_pings_is_lost(claim: Files, scripted: Scr
         assert message == "the server did not answer a ping within 0.5 s"
         assert time.monotonic() - begun < 3
     assert isinstance(pings[0], Pingreq)
+
+
+def test_the_server_says_how_often_to_ping(claim: Files, scripted: Scripted) -> None:
+    """Server Keep Alive (MQTT 5 section 3.2.2.3.14); 0 is for not at all."""
+    for seconds, expected in ((1, Pingreq), (0, Disconnect)):
+        seen: list[Packet] = []
+
+        def script(stream: ssl.SSLSocket, seconds: int = seconds) -> None:
+            peer = Peer(stream)
+            peer.next()
+            peer.send(Connack(properties={"server_keep_alive": seconds}))
+            seen.append(peer.next())  # noqa: B023 - it is over before the next one begins
+
+        async def work(client: AsyncioClient) -> None:
+            await asyncio.sleep(0.6)
+
+        with scripted(script) as port:
+            run(claim, port, work, keep_alive=60 if seconds else 1)
+        assert isinstance(seen[0], expected)
+
+
+def test_what_is_too_large_is_no_fault_of_the_protocol(claim: Files, scripted: Scripted) -> None:
+    def script(stream: ssl.SSLSocket) -> None:
+        peer = agreeing(stream)
+        peer.next()
+        peer.send(Publish("a", bytes(20_000), 0))
+        stream.recv(4096)
+
+    async def work(client: AsyncioClient) -> None:
+        with pytest.raises(PacketTooLarge) as caught:
+            await done(client.subscribe("a", 1, lambda *_: None))
+        assert caught.value.message.startswith(
+            "the server sent more than this device takes: a packet of 20008 bytes is larger than "
+            "the limit of 10000 (max_packet_size) before the subscription"
+        )
+
+    with scripted(script) as port:
+        run(claim, port, work, max_packet_size=10_000)
 
 
 def test_a_goodbye_is_said_and_waits_for_nobody_for_long(claim: Files, scripted: Scripted) -> None:

@@ -7,7 +7,7 @@ import pytest
 from fleetgate.device import client_state
 from fleetgate.device.client_state import ClientState
 from fleetgate.device.endpoint import Endpoint
-from fleetgate.device.errors import BadRequest, ConnectionLost, NotAuthorized
+from fleetgate.device.errors import BadRequest, ConnectionLost, NotAuthorized, PacketTooLarge
 from fleetgate.device.mqtt_client import OnMessage, subscription_refused
 from fleetgate.mqtt.packets import Version
 
@@ -39,7 +39,7 @@ def test_the_end_fails_futures_first_and_tells_each_listener_once() -> None:
     state.on_lost(listener)
     state.on_lost(listener)
     state.on_lost(lambda _error: told.append("never"))()
-    state.lose("the server closed the connection", retry=False)
+    state.lose("the server closed the connection", PacketTooLarge)
     state.lose("again")
     assert told == ["the server closed the connection"] * 2
     with pytest.raises(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleetgate.device.mqtt_socket import PacketTooLarge, Watch
+from fleetgate.device.mqtt_socket import TooLarge, Watch
 from fleetgate.mqtt.codec import encode
 from fleetgate.mqtt.packets import (
     Connack,
@@ -68,7 +68,7 @@ def test_a_packet_is_measured_by_its_header(size: int, cuts: list[int]) -> None:
         assert watch.too_large is None
         assert ended == []
     else:
-        with pytest.raises(PacketTooLarge):
+        with pytest.raises(TooLarge):
             watch.receive(data[:4])  # nothing of its content has to be there
         assert watch.too_large == len(data)
         assert watch.refused
@@ -88,7 +88,7 @@ def test_any_bytes_are_looked_at(data: bytes) -> None:
     watch = Watch(4, 1000)
     try:
         watch.receive(data)
-    except PacketTooLarge:
+    except TooLarge:
         assert watch.too_large is not None
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import socket
+import ssl
 import subprocess
 import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -19,8 +24,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from fleetgate.device import tls
+from fleetgate.device.endpoint import Endpoint
 from fleetgate.device.errors import ConnectionFailed
 from fleetgate.pki import issue
+from fleetgate.pki.trust import Authority
 from tests.device.clients import full
 from tests.device.conftest import Files, Issuer
 
@@ -152,6 +159,67 @@ def test_files_that_can_be_read_only_once_are_not_touched_by_the_check(claim: Fi
     finally:
         os.close(reader)
         os.close(writer)
+
+
+# --- the handshake ---
+
+
+def shaking_hands(server: Files, trusted: Path, host: str = "localhost") -> ssl.SSLError:
+    """What a client says that trusts the authorities in `trusted`."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(server.certificate, server.key)
+    there, here = ssl.MemoryBIO(), ssl.MemoryBIO()
+    serving = context.wrap_bio(there, here, server_side=True)
+    trusting: ssl.SSLContext = tls.trusting(trusted)
+    client = trusting.wrap_bio(here, there, server_hostname=host)
+    with pytest.raises(ssl.SSLError) as caught:
+        for stream in (client, serving, client):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                stream.do_handshake()
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("days", "said"), [(-10, "certificate has expired"), (10, "certificate is not yet valid")]
+)
+def test_a_wrong_clock_is_asked_for(days: int, said: str, tmp_path: Path) -> None:
+    """A small computer has none of its own: it is 1970, until it has asked the network."""
+    there = datetime.now(UTC) + timedelta(days=days)
+    key = rsa.generate_private_key(65537, 2048)
+    issuer = Issuer(Authority.create(key, now=there - timedelta(days=1), serial=1), tmp_path)
+    profile = replace(issue.SERVER, backdate=timedelta(0), lifetime=timedelta(days=1))
+    server = issuer.write("server", profile, "localhost", now=there)
+    error = tls.handshake_failed(
+        shaking_hands(server, server.ca), Endpoint("localhost", ca=server.ca)
+    )
+    assert error.message.startswith(
+        "the TLS handshake with `localhost` port 8883 failed: the server's certificate is not "
+        f"trusted ({said}); this device's time is "
+    )
+    now = re.search(r"time is (.{19}) UTC: is its clock right\?$", error.message)
+    assert now is not None
+    age = datetime.now(UTC) - datetime.fromisoformat(f"{now[1]}+00:00")
+    assert timedelta(0) <= age < timedelta(minutes=1)
+    assert error.retry  # it may be set meanwhile
+
+
+def test_another_authority_is_no_matter_of_time(server_files: Files, stranger: Files) -> None:
+    error = tls.handshake_failed(
+        shaking_hands(server_files, stranger.ca), Endpoint("localhost", ca=stranger.ca)
+    )
+    assert error.message.endswith("is it the right server, and the right file of authorities?")
+    assert not error.retry
+
+
+@pytest.mark.parametrize(
+    "error", [ssl.SSLEOFError(), ssl.SSLZeroReturnError(), ConnectionResetError()]
+)
+def test_an_end_during_the_handshake_in_words(error: OSError) -> None:
+    """Also one that Python made, which has nothing of what OpenSSL's errors have."""
+    assert tls.handshake_failed(error, Endpoint("host")).message == (
+        "the TLS handshake with `host` port 8883 failed: the server closed the connection during "
+        "the handshake; does it speak TLS here?"
+    )
 
 
 # --- TCP ---

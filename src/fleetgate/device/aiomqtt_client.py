@@ -7,9 +7,12 @@ own. Both give the same :class:`AiomqttClient`, whose methods may be called from
 Theory of operation. One task holds the connection: it enters aiomqtt's context manager, passes on
 messages, and leaves it again when it is cancelled, by ``disconnect`` or with the loop, or when
 aiomqtt finds the connection lost. Every operation is a task beside it; aiomqtt does not wake those
-when the connection is lost, so the main task cancels them at its end. Messages at QoS 1 are
-published one after the other: aiomqtt does not say which PUBACK belongs to which, nor what code it
-has, so that is seen by :mod:`fleetgate.device.mqtt_socket`. Nothing reconnects.
+when the connection is lost, so the main task cancels them at its end. Messages are delivered while
+aiomqtt puts them into its queue, which is one that keeps nothing: else an acknowledgement that came
+after a message would be told before it. aiomqtt does not say which PUBACK belongs to which message,
+nor what code it has: messages at QoS 1 are therefore given to the paho-mqtt client within it, which
+tells the packet's identifier, and PUBACK is seen by :mod:`fleetgate.device.mqtt_socket`. Nothing
+reconnects.
 """
 
 from __future__ import annotations
@@ -21,20 +24,24 @@ import math
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, Final
 
 from fleetgate.device import client_state, extras, tls
 from fleetgate.device.client_state import Attempt, ClientState
 from fleetgate.device.endpoint import AnyCredentials, Endpoint
 from fleetgate.device.errors import ConnectionFailed, ProvisioningError
+from fleetgate.device.in_flight import MOST, InFlight, send_with_paho
 from fleetgate.device.mqtt_client import OnLost, OnMessage, begun
 from fleetgate.device.mqtt_socket import MqttContext
 from fleetgate.device.paho_client import (
+    agree,
     connect_options,
     dial_by,
     failed_opening,
     files,
     how_it_ended,
+    kind_of_end,
 )
 from fleetgate.mqtt.packets import Puback
 
@@ -115,7 +122,7 @@ class AiomqttClient:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._main: asyncio.Task[None] | None = None
         self._mqtt: Any = None
-        self._publishing: asyncio.Lock | None = None
+        self._in_flight = InFlight()
         self._ended: asyncio.Event | None = None
 
     # --- the interface; any thread ---
@@ -153,18 +160,19 @@ class AiomqttClient:
         return self._send(self._state.publishing(topic, payload, qos, version, largest), send)
 
     async def _publish_acknowledged(self, topic: str, payload: bytes) -> tuple[int, str | None]:
-        answers: list[Puback] = []
-        assert self._publishing is not None  # noqa: S101 - the main task made it first
-        async with self._publishing:
-            self._context.watch.on_puback = answers.append
-            try:
-                await self._mqtt.publish(topic, payload, qos=1, timeout=math.inf)
-            finally:
-                self._context.watch.on_puback = None
-        if not answers:
-            return 0, None
-        said = answers[-1].properties.get("reason_string")
-        return answers[-1].reason_code, str(said) if said else None
+        inner = self._mqtt._client  # noqa: SLF001
+        answer: asyncio.Future[tuple[int, str | None]] = asyncio.Future()
+
+        def answered(code: int, said: str | None) -> None:
+            if not answer.done():  # cancelled, in the end
+                answer.set_result((code, said))
+
+        self._in_flight.publish(lambda: send_with_paho(inner, topic, payload), answered)
+        return await answer
+
+    def _on_puback(self, puback: Puback) -> None:
+        self._in_flight.acknowledge(puback)
+        asyncio.get_running_loop().call_soon(self._in_flight.go_on)
 
     def disconnect(self) -> Future[None]:
         """See :meth:`fleetgate.device.mqtt_client.MqttClient.disconnect`."""
@@ -235,9 +243,9 @@ class AiomqttClient:
         """Begin the connection in the running loop."""
         with self._lock:
             self._loop = asyncio.get_running_loop()
-        self._publishing = asyncio.Lock()
         self._ended = asyncio.Event()
         self._context.watch.on_end = self._ended.set
+        self._context.watch.on_puback = self._on_puback
         self._main = self._loop.create_task(self._hold(), name=f"mqtt-{self._client_id}")
         if close:
             self._main.add_done_callback(lambda _task: self._end())
@@ -249,11 +257,10 @@ class AiomqttClient:
             self._mqtt = mqtt = self._make()
             await self._enter(mqtt)
             try:
+                inner = mqtt._client  # noqa: SLF001
+                self._in_flight.most = agree(inner, self._context.watch, self._endpoint)
                 self.opened.set_result(None)
-                async for message in mqtt.messages:
-                    self._state.deliver(
-                        str(message.topic), bytes(message.payload), retained=bool(message.retain)
-                    )
+                await anext(mqtt.messages)  # none ever comes this way: it is the end
             finally:
                 await mqtt.__aexit__(None, None, None)
         except asyncio.CancelledError:
@@ -296,6 +303,12 @@ class AiomqttClient:
         more = connect_options(endpoint, clean=self._clean)
         if endpoint.mqtt_version == 4:
             more["clean_session"] = self._clean
+
+        def deliver(message: Any) -> None:
+            self._state.deliver(
+                str(message.topic), bytes(message.payload), retained=bool(message.retain)
+            )
+
         made = self._aiomqtt.Client(
             host,
             port,
@@ -304,13 +317,13 @@ class AiomqttClient:
             timeout=endpoint.connect_timeout,
             keepalive=endpoint.keep_alive,
             tls_context=self._context,
+            max_inflight_messages=MOST,
+            queue_type=partial(_Through, deliver),
             logger=_inner_logger,
             **more,
         )
         # Only paho-mqtt's client in it can be told how long TCP may take; otherwise it is 5 s.
-        inner = getattr(made, "_client", None)
-        if inner is not None:
-            dial_by(inner, endpoint)
+        dial_by(made._client, endpoint)  # noqa: SLF001
         return made
 
     def _failed(self, error: Exception) -> None:
@@ -366,5 +379,16 @@ class AiomqttClient:
                 client_state.closed_instead(self._endpoint, self._client_id, why)
             )
         self._mqtt = None
-        self._state.lose(why, retry=False if watch.too_large else None)
+        self._state.lose(why, kind_of_end(watch))
         self._closed.set_result(None)
+
+
+class _Through(asyncio.Queue[Any]):
+    """A queue whose messages are delivered when they are put into it."""
+
+    def __init__(self, deliver: Callable[[Any], None], maxsize: int = 0) -> None:
+        super().__init__(maxsize)
+        self._deliver = deliver
+
+    def put_nowait(self, item: Any) -> None:
+        self._deliver(item)

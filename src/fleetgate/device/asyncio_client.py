@@ -26,9 +26,9 @@ from typing import Final, TypeAlias
 
 from fleetgate.device import client_state, tls
 from fleetgate.device.asyncio_tls import OpenTls, TlsLink
-from fleetgate.device.client_state import Attempt, ClientState
+from fleetgate.device.client_state import Answered, Attempt, ClientState
 from fleetgate.device.endpoint import Endpoint
-from fleetgate.device.errors import BadRequest, ConnectionFailed
+from fleetgate.device.errors import BadRequest, ConnectionFailed, ConnectionLost, PacketTooLarge
 from fleetgate.device.mqtt_client import OnLost, OnMessage, begun
 from fleetgate.errors import ProtocolError
 from fleetgate.mqtt.connection import Connection, Role, State
@@ -47,6 +47,7 @@ from fleetgate.mqtt.packets import (
     Unsuback,
     Unsubscribe,
 )
+from fleetgate.mqtt.reasons import Reason
 
 logger = logging.getLogger("fleetgate.device")
 
@@ -123,8 +124,10 @@ class AsyncioClient:
         self._open_tls = open_tls
         self._state = ClientState()
         self._mqtt = Connection(Role.CLIENT, max_packet_size=endpoint.max_packet_size)
-        self._acknowledging: dict[int, Callable[[int, str | None], None]] = {}
+        self._acknowledging: dict[int, Answered] = {}
         self._why: str | None = None
+        self._kind: type[ConnectionLost] = ConnectionLost
+        self._ping_seconds = endpoint.keep_alive / 2
         self._failure: ConnectionFailed | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._ping: asyncio.TimerHandle | None = None
@@ -248,6 +251,10 @@ class AsyncioClient:
         except ProtocolError as error:
             for packet in self._mqtt.undelivered:
                 self._handle(packet)
+            if error.reason == Reason.PACKET_TOO_LARGE:
+                self._kind = PacketTooLarge
+                too_much = "the server sent more than this device takes"
+                self._why = self._why or f"{too_much}: {error.message} (max_packet_size)"
             self._why = self._why or f"the server broke the MQTT protocol: {error.message}"
             self.link.write(self._mqtt.closing(error))
             self.link.abort()
@@ -288,19 +295,23 @@ class AsyncioClient:
             self.link.abort()
         elif not self.opened.done():
             self.opened.set_result(None)
-            self._ping = self._loop.call_later(self._endpoint.keep_alive / 2, self._keep_alive)
+            # the server's word counts more (MQTT 5 section 3.2.2.3.14); 0 is for no pings
+            keep_alive = packet.properties.get("server_keep_alive", self._endpoint.keep_alive)
+            self._ping_seconds = int(keep_alive) / 2
+            if keep_alive:
+                self._ping = self._loop.call_later(self._ping_seconds, self._keep_alive)
 
     def _keep_alive(self) -> None:
-        keep_alive = self._endpoint.keep_alive
+        seconds = self._ping_seconds
         if self._mqtt.state is State.CLOSED:
             return
         if self._awaits_pong:
-            self._why = self._why or f"the server did not answer a ping within {keep_alive / 2:g} s"
+            self._why = self._why or f"the server did not answer a ping within {seconds:g} s"
             self.link.abort()
             return
         self._awaits_pong = True
         self._send(Pingreq())
-        self._ping = self._loop.call_later(keep_alive / 2, self._keep_alive)
+        self._ping = self._loop.call_later(seconds, self._keep_alive)
 
     def _send(self, packet: Packet) -> None:
         """Raises ProtocolError, when nothing was sent."""
@@ -323,6 +334,6 @@ class AsyncioClient:
                 self._failure or client_state.closed_instead(self._endpoint, self._client_id, why)
             )
             self.opened.exception()  # it counts as seen: who waits for it may be gone
-        self._state.lose(why)
+        self._state.lose(why, self._kind)
         if not self._closed.done():
             self._closed.set_result(None)

@@ -64,14 +64,14 @@ class TlsLink(asyncio.Protocol):
         self._advance()
 
     def eof_received(self) -> bool:
-        if not self._secured:
-            self._client.handshake_failed(ssl.SSLEOFError())
-        self._end = self._end or "the server closed the connection"
+        self._close("the server closed the connection", ssl.SSLEOFError())
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
-        said = self._end or (tls.explain(error) if error is not None else None)
         self._transport = None
+        if error is not None and not self._secured:
+            self._client.handshake_failed(error)
+        said = self._end or (tls.explain(error) if error is not None else None)
         self._client.ended(said or "the server closed the connection")
 
     # --- the client calls ---
@@ -120,17 +120,17 @@ class TlsLink(asyncio.Protocol):
                 self._client.receive(data)
                 if self._transport is None:
                     return
-            self._close("the server closed the connection")
+            self._close("the server closed the connection", ssl.SSLEOFError())
         except ssl.SSLWantReadError:
             self._flush()
-        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-            self._close("the server closed the connection")
+        except (ssl.SSLZeroReturnError, ssl.SSLEOFError) as error:
+            self._close("the server closed the connection", error)
         except OSError as error:
-            if not self._secured:
-                self._client.handshake_failed(error)
-            self._close(tls.explain(error))
+            self._close(tls.explain(error), error)
 
-    def _close(self, why: str) -> None:
+    def _close(self, why: str, error: OSError) -> None:
+        if not self._secured:
+            self._client.handshake_failed(error)
         self._end = self._end or why
         self._flush()
         if self._transport is not None:

@@ -12,7 +12,8 @@ purpose ("blinding"). So ``_diagnose`` tries once with Python's TLS, which knows
 has failed, or has not connected within two seconds or half of the time. When the time is over, what
 this second attempt did not get beyond is what the error names. The threads of a connection whose
 handshake failed end when the delay of the TLS library is over, and only then is ``disconnect``
-done. They do not keep the process from ending.
+done. It is the same on MQTT 3.1.1 with a CONNECT that is not answered, which awscrt does not give
+up before its time for that (``ping_timeout_ms``). They do not keep the process from ending.
 
 A message that is too large is refused when it is there in full: awscrt has no limit of its own, and
 shows nothing of a packet before its end. One that does not end lets no answer to a ping through,
@@ -31,16 +32,15 @@ from typing import Any, Final
 
 from fleetgate.device import client_state, credentials, extras, tls
 from fleetgate.device.awscrt_transport import (
-    Answered,
     Failed,
     Transport,
     Transport5,
     Transport311,
     words,
 )
-from fleetgate.device.client_state import Attempt, ClientState
+from fleetgate.device.client_state import Answered, Attempt, ClientState
 from fleetgate.device.endpoint import AnyCredentials, Credentials, Endpoint
-from fleetgate.device.errors import BadRequest, ConnectionFailed
+from fleetgate.device.errors import BadRequest, ConnectionFailed, ConnectionLost, PacketTooLarge
 from fleetgate.device.mqtt_client import OnLost, OnMessage, begun
 from fleetgate.device.mqtt_socket import MqttContext
 
@@ -297,18 +297,22 @@ class AwscrtClient:
         size = _MAX_MEASURED + 2 + len(topic.encode()) + len(payload)
         largest = self._endpoint.max_packet_size
         if size > largest:
-            self._close(client_state.too_large(size, largest), retry=False)
+            self._close(client_state.too_large(size, largest), PacketTooLarge)
         else:
             self._state.deliver(topic, payload, retained=retained)
 
     # --- the end ---
 
-    def _close(self, why: str = "this client disconnected", *, retry: bool | None = None) -> None:
+    def _close(
+        self,
+        why: str = "this client disconnected",
+        kind: type[ConnectionLost] = ConnectionLost,
+    ) -> None:
         with self._lock:
             if self._closing:
                 return
             self._closing = True
-        self._state.lose(why, retry=retry)
+        self._state.lose(why, kind)
         threading.Thread(
             target=self._release, name=f"mqtt-end-{self._client_id}", daemon=True
         ).start()

@@ -14,12 +14,10 @@ from concurrent.futures import Future
 from typing import Any, Final, Protocol, TypeAlias
 
 from fleetgate.device import client_state, extras
+from fleetgate.device.client_state import Answered
 from fleetgate.device.endpoint import Endpoint
 from fleetgate.device.errors import ConnectionFailed
 from fleetgate.device.paho_client import SESSION_SECONDS
-
-Answered: TypeAlias = Callable[[int, str | None], None]
-"""Called with the reason code of an acknowledgement (0 for a good one) and the reason string."""
 
 Failed: TypeAlias = Callable[[Exception], None]
 """Called when an operation was not acknowledged."""

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, TypeAlias
 
 from fleetgate.device.endpoint import Endpoint
 from fleetgate.device.errors import BadRequest, ConnectionFailed, ConnectionLost
@@ -35,6 +35,9 @@ from fleetgate.mqtt.topics import check_filter, check_topic, matches, split_shar
 
 logger = logging.getLogger("fleetgate.device")
 
+Answered: TypeAlias = Callable[[int, str | None], None]
+"""Called with the reason code of an acknowledgement (0 for a good one) and the reason string."""
+
 _REFUSED: Final = 0x80  # reason codes from here on are failures (MQTT 5 section 2.4)
 
 
@@ -50,7 +53,7 @@ class Attempt:
 
     future: Future[None]
     begin: Callable[[], None]
-    acknowledged: Callable[[int, str | None], None]
+    acknowledged: Answered
     fail: Callable[[Exception], None]
 
 
@@ -65,7 +68,7 @@ class ClientState:
         self._waiting: dict[Future[None], str] = {}
         self._subscriptions: dict[str, OnMessage] = {}
         self._listeners: dict[object, OnLost] = {}
-        self._lost: tuple[str, bool | None] | None = None
+        self._lost: tuple[str, type[ConnectionLost]] | None = None
 
     # --- futures ---
 
@@ -80,10 +83,8 @@ class ClientState:
             if lost is None:
                 self._waiting[future] = waits_for
         if lost is not None:
-            why, retry = lost
-            future.set_exception(
-                ConnectionLost(f"the connection has ended already: {why}", retry=retry)
-            )
+            why, kind = lost
+            future.set_exception(kind(f"the connection has ended already: {why}"))
         return future
 
     def succeed(self, future: Future[None]) -> None:
@@ -166,21 +167,21 @@ class ClientState:
 
     # --- the end ---
 
-    def lose(self, why: str, *, retry: bool | None = None) -> None:
-        """The connection has ended; only the first reason counts. `retry`: see ConnectionLost."""
+    def lose(self, why: str, kind: type[ConnectionLost] = ConnectionLost) -> None:
+        """The connection has ended; only the first reason counts. Everybody gets a `kind`."""
         with self._lock:
             if self._lost is not None:
                 return
-            self._lost = (why, retry)
+            self._lost = (why, kind)
             waiting = list(self._waiting.items())
             listeners = list(self._listeners.values())
             self._waiting.clear()
             self._listeners.clear()
             self._subscriptions.clear()
         for future, waits_for in waiting:
-            future.set_exception(ConnectionLost(f"{why} before {waits_for}", retry=retry))
+            future.set_exception(kind(f"{why} before {waits_for}"))
         for listener in listeners:
-            self._call(listener, ConnectionLost(why, retry=retry))
+            self._call(listener, kind(why))
 
     @property
     def is_lost(self) -> bool:
@@ -194,7 +195,8 @@ class ClientState:
             if lost is None:
                 self._listeners[key] = listener
         if lost is not None:
-            self._call(listener, ConnectionLost(lost[0], retry=lost[1]))
+            why, kind = lost
+            self._call(listener, kind(why))
 
         def forget() -> None:
             with self._lock:

@@ -55,7 +55,9 @@ class Endpoint:
     among which Debian has Amazon's. `alpn` is the protocol offered in TLS; None for what AWS IoT
     wants on port 443 and nothing elsewhere. `mqtt_version` is 4 for MQTT 3.1.1 and 5 for MQTT 5.
     `keep_alive` and `connect_timeout` are in seconds; the second bounds the TCP connection, the
-    TLS handshake and the answer to CONNECT, each, as far as the client's library allows.
+    TLS handshake and the answer to CONNECT, each, as far as the client's library allows. Looking up
+    the name's address is the system's affair and may take longer: paho-mqtt and aiomqtt wait for as
+    long as it lasts (resolv.conf(5), ``timeout`` and ``attempts``).
     `max_packet_size` is in bytes: a larger packet from the server ends the connection with an
     error that names both sizes.
 

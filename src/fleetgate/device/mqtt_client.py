@@ -14,8 +14,21 @@ Callbacks. `on_message`, the listeners of :meth:`~MqttClient.on_lost` and what i
 with ``add_done_callback`` run on a thread of the client's choice: its network thread, the event
 loop's, or the calling one when the future is done already. The client holds no lock meanwhile. A
 callback must not block, and must never wait for a future of the same client. What it raises is
-logged by the client and changes nothing else. Messages of one topic are delivered one after the
-other, in the order in which they arrived; every delivery counts, also the repeated one of QoS 1.
+logged by the client and changes nothing else.
+
+Order. Messages are delivered one after the other, in the order in which they arrived; every
+delivery counts, also the repeated one of QoS 1. What arrived before an acknowledgement is delivered
+before the future of that is done: who publishes a request when its subscriptions are granted must
+not take a message that is older than the request for its answer. A message that arrived after an
+acknowledgement may be delivered before or after that future is done. Packets are sent in the order
+of the calls, except for messages at QoS 1 that have to wait (see below).
+
+Messages at QoS 1 do not wait for each other: one that is not acknowledged holds up nothing. Only
+when as many are unacknowledged as the server takes (Receive Maximum, MQTT 5 section 4.9; 65535
+otherwise) do further ones wait for their turn, in the client. Such a message is sent when its turn
+comes, if that comes before the connection ends, also when nobody waits for its future any more: a
+future says nothing of that, and several may wait for it. (awscrt lets everything that is called
+later wait behind it, on MQTT 5.) Who must not ask too late disconnects.
 
 Retained messages. A message whose RETAIN flag is set is never delivered. The server had kept it
 and sends it because of the subscription, so it is older than that, and older than whatever the
@@ -29,6 +42,8 @@ own, and each is done at the latest when the connection ends. What they raise is
 :class:`~fleetgate.device.errors.ProvisioningError`:
 
 * ConnectionLost: the connection ended before the acknowledgement, or had ended before the call;
+  it is PacketTooLarge, for these and for the listeners, when the client gave the connection up
+  because the server sent more than ``max_packet_size``;
 * NotAuthorized: the server refused the subscription or the message. It is the class for every
   reason code of 0x80 and above of SUBACK and PUBACK, and ``reason_code`` tells which;
 * BadRequest: this cannot be sent by MQTT (a bad topic or QoS, a larger packet than is allowed).

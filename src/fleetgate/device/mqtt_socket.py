@@ -36,7 +36,7 @@ _MORE: Final = 0x80
 _WOULD_BLOCK = (ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError)
 
 
-class PacketTooLarge(OSError):
+class TooLarge(OSError):
     """The server began to send a packet that is larger than allowed."""
 
 
@@ -63,7 +63,7 @@ class Watch:
         self._keep = False
 
     def receive(self, data: bytes) -> None:
-        """Look at bytes that have come. Raises PacketTooLarge."""
+        """Look at bytes that have come. Raises TooLarge."""
         at = 0
         while at < len(data):
             if not self._left:
@@ -92,7 +92,7 @@ class Watch:
         if size > self.max_packet_size:
             self.too_large = size
             self._end()
-            raise PacketTooLarge(f"a packet of {size} bytes")
+            raise TooLarge(f"a packet of {size} bytes")
         self._left = size - len(header)
         self._keep = header[0] >> 4 in _KEPT and size <= _MAX_KEPT
         if not self._left:
@@ -116,6 +116,10 @@ class Watch:
         self.connack = packet
         if packet.reason_code:
             self._end()
+
+    def agreed(self, name: str, otherwise: int) -> int:
+        """What CONNACK says in its property `name`, if it says that."""
+        return int(self.connack.properties.get(name, otherwise)) if self.connack else otherwise
 
     @property
     def refused(self) -> bool:
@@ -158,7 +162,7 @@ class MqttSocket(ssl.SSLSocket):
             raise tls.handshake_failed(error, self.endpoint) from error
 
     def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
-        """As it is, and shows the :class:`Watch` what has come. Raises PacketTooLarge, OSError."""
+        """As it is, and shows the :class:`Watch` what has come. Raises TooLarge, OSError."""
         try:
             data = super().recv(buflen, flags)
         except _WOULD_BLOCK:

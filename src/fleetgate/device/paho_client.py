@@ -8,7 +8,8 @@ by ``select``, which knows file descriptors below 1024 alone, and its acknowledg
 the return of the call they belong to.) The thread ends with the connection, and takes everything
 with it: socket, subscriptions, futures. Nothing reconnects.
 
-What paho-mqtt does not tell is seen by :mod:`fleetgate.device.mqtt_socket`.
+What paho-mqtt does not tell is seen by :mod:`fleetgate.device.mqtt_socket`. That shows PUBACK when
+its last byte is read, which is after everything that came before it was delivered.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, Final
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
@@ -32,9 +33,10 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from fleetgate.device import client_state, tls
-from fleetgate.device.client_state import Attempt, ClientState
+from fleetgate.device.client_state import Answered, Attempt, ClientState
 from fleetgate.device.endpoint import AnyCredentials, Credentials, Endpoint
-from fleetgate.device.errors import BadRequest, ConnectionFailed
+from fleetgate.device.errors import BadRequest, ConnectionFailed, ConnectionLost, PacketTooLarge
+from fleetgate.device.in_flight import MOST, InFlight, send_with_paho
 from fleetgate.device.mqtt_client import OnLost, OnMessage, begun
 from fleetgate.device.mqtt_socket import MqttContext, Watch
 
@@ -43,7 +45,9 @@ logger = logging.getLogger("fleetgate.device")
 SESSION_SECONDS = 3600
 """How long the server keeps a session on MQTT 5 without ``clean``: AWS IoT's own default."""
 
-_GOODBYE_SECONDS = 1.0
+_GOODBYE_SECONDS: Final = 1.0
+_LONGEST_PAUSE: Final = 5.0
+_PING_AFTER: Final = 0.75  # of the keep-alive time; the rest is for who looks now and then only
 
 
 def connect(
@@ -84,7 +88,9 @@ class PahoClient:
         self._opened = begun()
         self._closed = begun()
         self._commands: deque[Callable[[paho.Client], None]] = deque()
-        self._acknowledging: dict[int, Callable[[int, str | None], None]] = {}
+        self._acknowledging: dict[int, Answered] = {}
+        self._in_flight = InFlight()
+        context.watch.on_puback = self._in_flight.acknowledge
         self._largest: int | None = None
         self._why: str | None = None
         self._hang_up_at: float | None = None
@@ -113,7 +119,18 @@ class PahoClient:
         """See :meth:`fleetgate.device.mqtt_client.MqttClient.publish`."""
         version = self._endpoint.mqtt_version
         attempt = self._state.publishing(topic, payload, qos, version, self._largest)
-        return self._send(attempt, lambda mqtt: mqtt.publish(topic, payload, qos).mid)
+        if qos == 0:
+            return self._send(attempt, lambda mqtt: mqtt.publish(topic, payload, 0).mid)
+
+        def run(mqtt: paho.Client) -> None:
+            attempt.begin()
+            self._in_flight.publish(
+                lambda: send_with_paho(mqtt, topic, payload), attempt.acknowledged
+            )
+
+        if not attempt.future.done():
+            self._do(run)
+        return attempt.future
 
     def disconnect(self) -> Future[None]:
         """See :meth:`fleetgate.device.mqtt_client.MqttClient.disconnect`."""
@@ -185,6 +202,7 @@ class PahoClient:
             reconnect_on_failure=False,
         )
         mqtt.tls_set_context(self._context)
+        mqtt.max_inflight_messages_set(MOST)
         dial_by(mqtt, endpoint)
         # that it is set makes paho-mqtt leave writing to the thread
         mqtt.on_socket_register_write = _nothing
@@ -219,9 +237,6 @@ class PahoClient:
         """Read, write and run commands until paho-mqtt has closed its socket."""
         stream = self._context.stream
         assert stream is not None  # noqa: S101 - paho-mqtt has connected it
-        # paho-mqtt looks whether a ping is due when it is asked to, and a server waits for half
-        # of the keep-alive time longer than it says (MQTT 5 section 3.1.2.10).
-        pause = min(self._endpoint.keep_alive / 4, 5.0)
         with selectors.DefaultSelector() as selector:
             selector.register(stream, selectors.EVENT_READ)
             selector.register(self._hears, selectors.EVENT_READ)
@@ -232,7 +247,7 @@ class PahoClient:
                     writing = wants_to_write
                     events = selectors.EVENT_READ | (selectors.EVENT_WRITE if writing else 0)
                     selector.modify(stream, events)
-                ready = selector.select(self._patience(pause))
+                ready = selector.select(self._patience())
                 for key, events in ready:
                     if key.fileobj is self._hears:
                         with contextlib.suppress(BlockingIOError):
@@ -241,13 +256,17 @@ class PahoClient:
                         self._read(mqtt)
                 while self._commands and mqtt.socket() is not None:
                     self._commands.popleft()(mqtt)
+                self._in_flight.go_on()
                 if mqtt.want_write():
                     mqtt.loop_write()
                 mqtt.loop_misc()
                 if self._hang_up_at is not None and time.monotonic() >= self._hang_up_at:
                     self._context.hang_up()
 
-    def _patience(self, pause: float) -> float:
+    def _patience(self) -> float:
+        """Seconds. paho-mqtt looks whether a ping is due when it is asked to, and only then."""
+        pause = _ping_seconds(self._context.watch, self._endpoint) / 4
+        pause = min(pause or _LONGEST_PAUSE, _LONGEST_PAUSE)
         if self._hang_up_at is None:
             return pause
         return min(pause, max(self._hang_up_at - time.monotonic(), 0.0))
@@ -276,14 +295,15 @@ class PahoClient:
             self._opened.set_exception(
                 failed_opening(self._context.watch, self._endpoint, self._client_id, why)
             )
-        self._state.lose(why, retry=False if self._context.watch.too_large else None)
+        self._state.lose(why, kind_of_end(self._context.watch))
         self._closed.set_result(None)
 
     def _on_connect(
-        self, _mqtt: Any, _data: Any, _flags: Any, reason: ReasonCode, more: Any
+        self, mqtt: paho.Client, _data: Any, _flags: Any, reason: ReasonCode, more: Any
     ) -> None:
         if not reason.is_failure and not self._opened.done():
             self._largest = getattr(more, "MaximumPacketSize", None)
+            self._in_flight.most = agree(mqtt, self._context.watch, self._endpoint)
             self._opened.set_result(None)
 
     def _on_message(self, _mqtt: Any, _data: Any, message: paho.MQTTMessage) -> None:
@@ -303,6 +323,7 @@ class PahoClient:
     def _on_publish(
         self, _mqtt: Any, _data: Any, packet_id: int, reason: ReasonCode, more: Any
     ) -> None:
+        # a message at QoS 0 was sent; of PUBACK the Watch knows already
         self._acknowledge(packet_id, reason.value, more)
 
     def _acknowledge(self, packet_id: int, code: int, more: Any) -> None:
@@ -320,6 +341,22 @@ def dial_by(mqtt: Any, endpoint: Endpoint) -> None:
     """
     mqtt.connect_timeout = endpoint.connect_timeout
     mqtt._create_socket_connection = lambda: tls.open_tcp(endpoint)  # noqa: SLF001
+
+
+def agree(mqtt: Any, watch: Watch, endpoint: Endpoint) -> int:
+    """Let paho-mqtt's client do as CONNACK says; returns how many messages may be in flight.
+
+    It is to ping early enough for the server's time, whoever asks it whether a ping is due: MQTT 5
+    section 3.1.2.10 has it that a packet is sent within that. It refuses to be told by its property
+    once it is connected; paho-mqtt 2.1 ignores what the server says.
+    """
+    mqtt._keepalive = _ping_seconds(watch, endpoint)  # noqa: SLF001
+    return watch.agreed("receive_maximum", MOST)
+
+
+def _ping_seconds(watch: Watch, endpoint: Endpoint) -> float:
+    """When a ping is due, and how long its answer may take; 0 is for no pings."""
+    return _PING_AFTER * watch.agreed("server_keep_alive", endpoint.keep_alive)  # 3.2.2.3.14
 
 
 def connect_options(endpoint: Endpoint, *, clean: bool) -> dict[str, Any]:
@@ -344,7 +381,12 @@ def how_it_ended(watch: Watch, client_id: str, endpoint: Endpoint, why: str | No
         return watch.ended
     if watch.connack is None:
         return "the server did not answer with MQTT"
-    return f"the server did not answer a ping within {endpoint.keep_alive} s"
+    return f"the server did not answer a ping within {_ping_seconds(watch, endpoint):g} s"
+
+
+def kind_of_end(watch: Watch) -> type[ConnectionLost]:
+    """What everybody gets who waits when a connection of paho-mqtt ends."""
+    return ConnectionLost if watch.too_large is None else PacketTooLarge
 
 
 def failed_opening(watch: Watch, endpoint: Endpoint, client_id: str, why: str) -> ConnectionFailed:

@@ -25,6 +25,7 @@ _LEAST: Final = 0.001  # none at all would mean not to wait
 
 # X.509 verification results of OpenSSL, x509_vfy.h; `ssl` has no names for them
 _WRONG_NAME = {62, 64}  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
+_WRONG_TIME = {9, 10}  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
 
 # what OpenSSL finds in a first record that is no TLS, by the bytes it happens to have
 _NO_TLS = {"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"}
@@ -35,6 +36,8 @@ _STRICT = ssl.VerifyFlags(0)
 """As :func:`ssl.create_default_context` has it, which would load all authorities of the system."""
 if sys.version_info >= (3, 13):
     _STRICT = ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VERIFY_X509_STRICT
+
+_HUNG_UP = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionResetError, BrokenPipeError)
 
 _MARKS = re.compile(r"^\[[^]]*\] | \(_ssl\.c:\d+\)$")  # round the words of OpenSSL
 
@@ -205,9 +208,12 @@ def handshake_failed(
         return ConnectionFailed(
             f"no TLS handshake with {where} within {timeout:g} s", waited=timeout
         )
+    distrusted = (
+        isinstance(error, ssl.SSLCertVerificationError) and error.verify_code not in _WRONG_TIME
+    )
     return ConnectionFailed(
         f"the TLS handshake with {where} failed: {_explain_handshake(error, endpoint.host)}",
-        retry=False if isinstance(error, ssl.SSLCertVerificationError) else None,
+        retry=False if distrusted else None,
     )
 
 
@@ -215,24 +221,31 @@ def _explain_handshake(error: Exception, host: str) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         if error.verify_code in _WRONG_NAME:
             return f"`{host}` is not among the names of the server's certificate; {_BY_ITS_NAME}"
-        return (
-            f"the server's certificate is not trusted ({error.verify_message}); "
-            "is it the right server, and the right file of authorities?"
-        )
-    if isinstance(error, ssl.SSLError) and "UNRECOGNIZED_NAME" in (error.reason or ""):
+        said = f"the server's certificate is not trusted ({error.verify_message}); "
+        if error.verify_code in _WRONG_TIME:
+            now = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
+            return f"{said}this device's time is {now} UTC: is its clock right?"
+        return f"{said}is it the right server, and the right file of authorities?"
+    reason = _reason(error)
+    if "UNRECOGNIZED_NAME" in reason:
         return f"the server says that it is not `{host}` ({explain(error)}); {_BY_ITS_NAME}"
-    if isinstance(error, ssl.SSLError) and error.reason in _NO_TLS:
+    if reason in _NO_TLS:
         return "the server does not speak TLS on this port; is it the port for MQTT over TLS?"
-    if isinstance(error, ssl.SSLEOFError | ConnectionResetError):
+    if isinstance(error, _HUNG_UP):
         return "the server closed the connection during the handshake; does it speak TLS here?"
     return explain(error)
+
+
+def _reason(error: Exception) -> str:
+    """OpenSSL's name for it, if it is OpenSSL's; an ``ssl.SSLError`` of other makers has none."""
+    return getattr(error, "reason", None) or ""
 
 
 def explain(error: Exception) -> str:
     """What an error of a socket or of OpenSSL means, in words."""
     if isinstance(error, ssl.SSLError):
         words = _MARKS.sub("", str(error))
-        reason = error.reason or ""
+        reason = _reason(error)
         if "ALERT" not in reason:
             return words
         about = "CERTIFICATE" in reason or "UNKNOWN_CA" in reason
