@@ -15,6 +15,10 @@ handshake failed end when the delay of the TLS library is over, and only then is
 done. It is the same on MQTT 3.1.1 with a CONNECT that is not answered, which awscrt does not give
 up before its time for that (``ping_timeout_ms``). They do not keep the process from ending.
 
+What is called on awscrt's thread, within a callback, overtakes what another thread has called a
+moment before and awscrt has not taken over yet. An UNSUBSCRIBE must not overtake its SUBSCRIBE, or
+the subscription stays; so there it waits for the other's end.
+
 A message that is too large is refused when it is there in full: awscrt has no limit of its own, and
 shows nothing of a packet before its end. One that does not end lets no answer to a ping through,
 and so the connection ends after the keep-alive time and that for a PINGRESP.
@@ -109,22 +113,34 @@ class AwscrtClient:
         self._runtime: list[Any] = []
         self._released: threading.Event | None = None
         self._largest: int | None = None
+        self._thread: int | None = None
+        self._subscribing: dict[str, Future[None]] = {}
 
     # --- the interface; any thread ---
 
     def subscribe(self, topic_filter: str, qos: int, on_message: OnMessage) -> Future[None]:
         """See :meth:`fleetgate.device.mqtt_client.MqttClient.subscribe`."""
+        attempt = self._state.subscribing(topic_filter, qos, on_message)
+        self._subscribing[topic_filter] = attempt.future
         return self._send(
-            self._state.subscribing(topic_filter, qos, on_message),
-            lambda transport, *ends: transport.subscribe(topic_filter, qos, *ends),
+            attempt, lambda transport, *ends: transport.subscribe(topic_filter, qos, *ends)
         )
 
     def unsubscribe(self, topic_filter: str) -> Future[None]:
         """See :meth:`fleetgate.device.mqtt_client.MqttClient.unsubscribe`."""
-        return self._send(
-            self._state.unsubscribing(topic_filter),
-            lambda transport, *ends: transport.unsubscribe(topic_filter, *ends),
-        )
+        attempt = self._state.unsubscribing(topic_filter)
+
+        def send(_subscribed: Future[None] | None = None) -> None:
+            self._send(
+                attempt, lambda transport, *ends: transport.unsubscribe(topic_filter, *ends)
+            )
+
+        before = self._subscribing.pop(topic_filter, None)
+        if before is None or before.done() or threading.get_ident() != self._thread:
+            send()
+        else:
+            before.add_done_callback(send)  # it would overtake; see the module
+        return attempt.future
 
     def publish(self, topic: str, payload: bytes, qos: int) -> Future[None]:
         """See :meth:`fleetgate.device.mqtt_client.MqttClient.publish`."""
@@ -275,6 +291,7 @@ class AwscrtClient:
     # --- what awscrt tells, on its thread ---
 
     def agreed(self, largest: int | None) -> None:
+        self._thread = threading.get_ident()
         self._largest = largest
         if not self._opened.done():
             self._opened.set_result(None)
