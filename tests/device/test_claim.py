@@ -126,6 +126,7 @@ def test_a_claim_that_is_not_there_is_named(tmp_path: Path) -> None:
         ({"expiration": "2026-11-21T20:25:00"}, "`expiration` does not say its time zone"),
         ({"caPem": 7}, "`caPem` is neither text nor null"),
         ({"caPem": "x"}, "the authorities cannot be read"),
+        ({"caPem": "ä"}, "the authorities cannot be read"),
     ],
 )
 def test_what_is_wrong_with_a_claim_is_said(
@@ -136,6 +137,14 @@ def test_what_is_wrong_with_a_claim_is_said(
         claims.parse(json.dumps(values).encode(), "`F`")
     assert str(caught.value).startswith("`F`: ")
     assert said in str(caught.value)
+
+
+def test_remarks_between_authorities_may_be_in_any_script(claim: Claim) -> None:
+    assert claim.ca_pem is not None
+    values = json.loads(claims.dump(claim)) | {
+        "caPem": f"NetLock Arany (Főtanúsítvány)\n{claim.ca_pem}"
+    }
+    assert claims.parse(json.dumps(values).encode(), "`F`").ca_pem == values["caPem"]
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"[]", b"{", b"[" * 60000, b"FLEETGATE:", b"x"])

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -187,8 +188,10 @@ def check(claim: Claim, what: str) -> Claim:
         raise ClaimDamaged(f"{what}: the certificate is for another key")
     if claim.ca_pem is not None:
         try:
-            x509.load_pem_x509_certificates(claim.ca_pem.encode())
-        except _UNREADABLE as error:
+            # as TLS will; cryptography has doubts about old authorities that systems trust
+            text = claim.ca_pem.encode("ascii", "replace").decode()  # remarks may be in any script
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
+        except (OSError, ValueError) as error:
             raise ClaimDamaged(f"{what}: the authorities cannot be read ({error})") from error
     return claim
 
