@@ -131,9 +131,7 @@ class AwscrtClient:
         attempt = self._state.unsubscribing(topic_filter)
 
         def send(_subscribed: Future[None] | None = None) -> None:
-            self._send(
-                attempt, lambda transport, *ends: transport.unsubscribe(topic_filter, *ends)
-            )
+            self._send(attempt, lambda transport, *ends: transport.unsubscribe(topic_filter, *ends))
 
         before = self._subscribing.pop(topic_filter, None)
         if before is None or before.done() or threading.get_ident() != self._thread:
