@@ -353,7 +353,7 @@ def test_after_a_time_out_the_same_may_be_asked_again(
         with pytest.raises(NoAnswer):
             asked(client)
         client.deliver(f"{KEYS}/accepted", json.dumps(ISSUED).encode())
-    client._answer = accepts(**ISSUED)
+    client._answer = accepts(**ISSUED, thingName="t")
     for _ in range(2):
         asked(client)
     assert client.subscribed == {}

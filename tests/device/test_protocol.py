@@ -160,6 +160,13 @@ def test_each_member_of_an_issued_certificate_is_needed(member: str) -> None:
             protocol.issued(KEYS, {**ISSUED, member: value}, with_key=True)
 
 
+def test_an_answer_without_its_members_is_none() -> None:
+    """AWS sends an empty `deviceConfiguration` when the template has none: an answer without both
+    is not one, and its token would be gone for nothing."""
+    with pytest.raises(BadAnswer, match="neither `deviceConfiguration` nor `thingName`"):
+        protocol.registered(REGISTER, {"padding": "x"})
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
@@ -167,7 +174,7 @@ def test_each_member_of_an_issued_certificate_is_needed(member: str) -> None:
         ({"thingName": "t", "deviceConfiguration": {}}, ("t", {})),
         ({"thingName": "t"}, ("t", {})),
         ({"thingName": None, "deviceConfiguration": None}, (None, {})),
-        ({}, (None, {})),
+        ({"deviceConfiguration": {}}, (None, {})),
     ],
 )
 def test_a_registration_is_read(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -320,3 +321,41 @@ def test_without_an_identity_nothing_is_made(tmp_path: Path) -> None:
 def test_it_can_be_awaited(out: Path, server: MemoryServer) -> None:
     done = asyncio.run(renew_async(out, "renewal", {}, connect=server.connect))
     assert done.identity.number == 2
+
+
+def test_a_kept_key_s_pin_is_for_its_owner_alone(again: Run, out: Path, tmp_path: Path) -> None:
+    pin = tmp_path / "pin"
+    pin.write_text("1234")
+    pin.chmod(0o666)
+    (out / "current" / "private.key").unlink()
+    config = out / "current" / "config.json"
+    token = {"module": "/lib/p11.so", "label": "card", "key": "device", "pinFile": str(pin)}
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"token": token}))
+    with pytest.raises(
+        StorageRefused, match=r"others may read the PIN in .* \(mode 0666\)"
+    ) as found:
+        again()
+    assert found.value.step == "prepare"
+    assert not (out / "journal.json").exists()
+
+
+def test_what_fails_after_the_switch_does_not_make_it_undone(
+    again: Run, out: Path, server: MemoryServer
+) -> None:
+    """ "Run the same again" would be another renewal: there is nothing to go on with any more."""
+
+    class FullAtLast(UnflushedDisk):
+        def flush_directory(self, at: int, path: str) -> None:
+            if self.forgotten:
+                raise OSError(errno.ENOSPC, f"No space left on device {path}", at)
+
+        def remove(self, at: int, path: str) -> None:
+            super().remove(at, path)
+            self.forgotten = path == "journal.json"
+
+        forgotten = False
+
+    done = again(calls=FullAtLast())
+    assert load(out).certificate_id == done.certificate_id
+    assert not (out / "journal.json").exists()
+    assert len(server.requests) == 2  # for a certificate, and to register it

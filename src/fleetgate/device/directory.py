@@ -174,12 +174,17 @@ class IdentityDirectory:
                 if number not in kept:
                     self._remove(identity.name_of(number))
 
-    def forget_journal(self) -> None:
-        """Take the journal away: the journey is over."""
+    def forget_journal(self, *, switched: bool = False) -> None:
+        """Take the journal away: the journey is over.
+
+        When `current` was `switched` to its identity, a journal that comes back after a loss of
+        power is one that is over, and known for that: then the flush may fail.
+        """
         with disk.told(f"cannot remove `{self.path / identity.JOURNAL}`"):
             with suppress(FileNotFoundError):
                 self._disk.remove(self._at, identity.JOURNAL)
-            self._disk.flush_directory(self._at, ".")
+            with suppress(*([OSError] if switched else [])):
+                self._disk.flush_directory(self._at, ".")
 
     # --- how it is done ---
 

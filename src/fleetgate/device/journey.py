@@ -72,6 +72,7 @@ class Journey:
         self._sent_before = False
         self._anew = False
         self._claim_failures = 0
+        self._token_refused: Rejected | None = None
         self._now: Journal
 
     def prepare(self) -> None:
@@ -192,6 +193,7 @@ class Journey:
         )
         self._write(begun)
         self._sent_before = False
+        self._token_refused = None
         self._directory.remove_identities(but=(previous, number))
 
     def _create(self) -> None:
@@ -226,6 +228,10 @@ class Journey:
             )
 
     def _register(self) -> None:
+        if self._token_refused is not None:  # it will be again: only the certificate is tried
+            with self._steps("register", "trying the certificate, whose token is no good any more"):
+                self._doubt(self._token_refused)
+            return
         try:
             client = self._session()
         except ConnectionFailed as error:
@@ -275,7 +281,8 @@ class Journey:
         if why is None:
             return
         if not why.refused:
-            raise doubt.not_known(self._now, said, why) from said
+            self._token_refused = said
+            raise doubt.not_known(self._now, self._directory.path, said, why) from said
         if self._sent_before and not self._plan.begin_anew:
             path = self._directory.path
             raise doubt.in_doubt(self._now, path, said, names, why) from said
@@ -346,7 +353,7 @@ class Journey:
             journal = self._now
             self._directory.switch(journal.number)
             self._directory.remove_identities(but=(journal.number, journal.previous))
-            self._directory.forget_journal()
+            self._directory.forget_journal(switched=True)
             self._over = True
 
     # --- what the steps need ---

@@ -16,6 +16,9 @@ from fleetgate.device.errors import BadAnswer, BadRequest, Rejected, Unreadable
 
 PayloadFormat: TypeAlias = Literal["json", "cbor"]
 
+MAX_PAYLOAD = 128 * 1024
+"""Bytes. AWS IoT's limit for a message ("AWS IoT Core endpoints and quotas")."""
+
 # RFC 8259 section 3: how a value may begin
 _JSON_BEGINS = frozenset(bytes([each]) for each in b'{["-0123456789tfn')
 
@@ -85,16 +88,25 @@ def register_thing(template: str, payload_format: PayloadFormat) -> Operation:
 def encode(payload_format: PayloadFormat, values: Mapping[str, Any]) -> bytes:
     """`values` as a payload: compact JSON in UTF-8, or CBOR of definite lengths (RFC 8949).
 
-    Raises BadRequest when a text in it cannot be UTF-8 (a lone surrogate).
+    Raises BadRequest when a text in it cannot be UTF-8 (a lone surrogate), and when it has more
+    than MAX_PAYLOAD bytes: a server ends the connection for that.
     """
     try:
         if payload_format == "cbor":
             import cbor2
 
-            return cbor2.dumps(dict(values))
-        return json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+            payload: bytes = cbor2.dumps(dict(values))
+        else:
+            text = json.dumps(values, ensure_ascii=False, separators=(",", ":"))
+            payload = text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise BadRequest(f"the request cannot be written as UTF-8: {error.reason}") from error
+    if len(payload) > MAX_PAYLOAD:
+        raise BadRequest(
+            f"the request has {len(payload)} bytes, more than the {MAX_PAYLOAD} that a message "
+            "may have"
+        )
+    return payload
 
 
 def csr_request(csr_pem: str) -> dict[str, Any]:
@@ -158,8 +170,14 @@ def issued(operation: Operation, values: Mapping[str, Any], *, with_key: bool) -
 def registered(operation: Operation, values: Mapping[str, Any]) -> Registered:
     """The accepted answer of RegisterThing; members the template has nothing for may be missing.
 
-    Raises BadAnswer when a member is of the wrong type.
+    Raises BadAnswer when a member is of the wrong type, and when neither is there: AWS sends an
+    empty `deviceConfiguration` when there is nothing in it.
     """
+    if not values.keys() & {"deviceConfiguration", "thingName"}:
+        raise BadAnswer(
+            "neither `deviceConfiguration` nor `thingName` is in the answer",
+            topic=operation.accepted,
+        )
     configuration = values.get("deviceConfiguration")
     if configuration is None:
         configuration = {}

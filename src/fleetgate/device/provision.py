@@ -115,7 +115,7 @@ def provision(
     endpoint: Endpoint,
     claim: AnyCredentials,
     template: str,
-    parameters: Mapping[str, str],
+    parameters: Mapping[str, str] | None,
     out: Path | str,
     *,
     key: Key = "P-256",
@@ -135,7 +135,8 @@ def provision(
     """Get this device its own identity and put it into the directory `out`.
 
     `claim` is what to connect to `endpoint` with. `template` is the name of the provisioning
-    template and `parameters` what it asks for.
+    template and `parameters` what it asks for, with all of which the request may have 128 KiB; None
+    is for nothing.
 
     `key` is the kind of the key, which is made here and never leaves `out`; a key on a PKCS#11
     token, which signs; or ``"server"``: the server makes it (RSA 2048) and sends it. `subject` is
@@ -158,10 +159,25 @@ def provision(
     Raises ProvisioningError: its class says what went wrong, ``step`` where, ``retry`` whether it
     may be called again with hope.
     """
+    arguments.check_types(
+        out,
+        endpoint=endpoint,
+        claim=claim,
+        template=template,
+        key=key,
+        subject=subject,
+        terms=terms,
+        retries=retries,
+        token_seconds=token_seconds,
+        begin_anew=begin_anew,
+        connect=connect,
+        progress=progress,
+    )
+    parameters = {} if parameters is None else parameters
     steps = Steps(progress, around.monotonic)
     with ExitStack() as cleanup:
         with steps("prepare", f"preparing `{out}`"):
-            goal = arguments.goal_of("provision", endpoint, template, parameters)
+            goal = arguments.goal_of("provision", endpoint, template, parameters, terms)
             arguments.check_key(key, subject, connect, claim)
             of_csr = None if subject is None else keys.subject_of(subject)
             authorities: bytes | None = None
@@ -180,7 +196,7 @@ def provision(
                 found.registration or (found.state == "registering" and arguments.is_gone(claim))
             ):
                 retries = arguments.check_claim(endpoint, claim, retries)
-            _initialise(key)
+            _open_token(key)
             plan = Plan(
                 goal,
                 arguments.digest_of(goal),
@@ -208,7 +224,7 @@ def provision(
 def renew(
     out: Path | str,
     template: str,
-    parameters: Mapping[str, str],
+    parameters: Mapping[str, str] | None,
     *,
     endpoint: Endpoint | None = None,
     keep_key: bool = False,
@@ -251,6 +267,22 @@ def renew(
     A renewal that was interrupted is gone on with when it is called again for the same. Raises
     NoIdentity when there is no identity, and ProvisioningError.
     """
+    arguments.check_types(
+        out,
+        endpoint=endpoint,
+        template=template,
+        key=key,
+        subject=subject,
+        terms=terms,
+        retries=retries,
+        token_seconds=token_seconds,
+        keep_key=keep_key,
+        begin_anew=begin_anew,
+        new_thing=new_thing,
+        connect=connect,
+        progress=progress,
+    )
+    parameters = {} if parameters is None else parameters
     steps = Steps(progress, around.monotonic)
     with ExitStack() as cleanup:
         with steps("prepare", f"preparing `{out}`"):
@@ -260,6 +292,8 @@ def renew(
             if keep_key and key is not None:
                 raise BadRequest("either `keep_key` or `key`: the present key or another one")
             present = identity.load(out)  # NoIdentity before anything is made
+            if present.token is not None:
+                disk.check_secret(present.token.pin_file, "the PIN in")
             arguments.check_key(key, subject, connect, present.credentials)
             place = cleanup.enter_context(directory.open_directory(Path(out), calls))
             place.check([])
@@ -272,7 +306,7 @@ def renew(
                 place.forget_journal()
             endpoint = endpoint or present.endpoint()
             plan = Plan(
-                arguments.goal_of("renew", endpoint, template, parameters),
+                arguments.goal_of("renew", endpoint, template, parameters, terms),
                 present.goal,
                 endpoint,
                 arguments.authorities_of(endpoint),
@@ -291,7 +325,7 @@ def renew(
             )
             if found is not None and finished and found.goal == plan.goal:
                 return Provisioned(present, steps.seconds, already=True)
-            _initialise(present.token if next_key == "kept" else next_key)
+            _open_token(present.token if next_key == "kept" else next_key)
             adapter = connect or _adapter(plan.key, present.credentials)
             journey = Journey(plan, place, adapter, steps, around, stop)
             journey.prepare()
@@ -356,10 +390,10 @@ def _same(present: Identity, goal: str) -> Identity:
     )
 
 
-def _initialise(key: object) -> None:
-    """Have the module that signs in this process before anybody connects with it."""
+def _open_token(key: object) -> None:
+    """Have the module that signs in this process before anybody connects with it, and the key."""
     if isinstance(key, identity.KeyOnToken):
-        keys.initialise(Path(key.module))
+        keys.check_on_token(key)
 
 
 def _adapter(key: object, by: AnyCredentials) -> Connect:
