@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -47,7 +48,10 @@ def asked(functions: Any, name: str, code: str) -> Any:
 
 
 def below(pid: int) -> list[int]:
-    parents = {int(each.name): parent(int(each.name)) for each in Path("/proc").glob("[0-9]*")}
+    parents = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            parents[int(process.name)] = parent(int(process.name))
     found = [pid]
     for each in found:
         found += [child for child, above in parents.items() if above == each]
