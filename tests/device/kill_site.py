@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,11 +17,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from fleetgate.device import keys
 from fleetgate.device.endpoint import Credentials, Endpoint
 from fleetgate.device.errors import NoIdentity
 from fleetgate.device.identity import Identity, load
 from fleetgate.device.paho_client import connect
 from tests.device.killed_child import Children, Request
+from tests.functions import softhsm
 from tests.integration.fleet import (
     CSR,
     KEYS,
@@ -48,12 +51,17 @@ OF_PROVISIONING = [f"{topic}/*" for topic in (KEYS, CSR, register_topic(NAME))]
 
 @dataclass
 class Site:
-    """Devices and their server. ``directories`` are those of the devices, by serial number."""
+    """Devices and their server. ``directories`` are those of the devices, by serial number.
+
+    ``token`` are the arguments of a KeyOnToken, the same key for every device that uses it: to
+    make one on SoftHSM takes longer than a journey. None where SoftHSM is not installed.
+    """
 
     server: Server
     directory: Path
     claim: ClaimFiles
     children: Children
+    token: tuple[str, str, str, str] | None
     directories: dict[str, Path] = field(default_factory=dict)
     renewed: dict[str, set[str]] = field(default_factory=dict)
 
@@ -102,6 +110,11 @@ class Site:
 
     def works(self, identity: Identity) -> None:
         """It connects as its thing, by the paths that stay the same, and may publish."""
+        if identity.token is not None:  # which SoftHSM knows there alone
+            serial = identity.client_id.removeprefix(f"{NAME}-")
+            code, _ = self.children.do(self.request(serial, client="awscrt", hello=True))
+            assert code == 0, identity
+            return
         files = Credentials(
             identity.directory / "certificate.pem", identity.directory / "private.key"
         )
@@ -182,11 +195,32 @@ def _talk(topics: list[str]) -> list[dict[str, Any]]:
     ]
 
 
+def _token(
+    directory: Path,
+) -> tuple[softhsm.SoftHsm | None, tuple[str, str, str, str] | None]:
+    """A token and its key; nothing without SoftHSM."""
+    if shutil.which("softhsm2-util") is None:
+        return None, None
+    hsm = softhsm.make(directory)
+    hsm.add_token("fleet")
+    file, pin = directory / "device.pem", directory / "pin"
+    file.write_text(keys.pem(keys.make("P-256")))
+    hsm.add_key("fleet", file, "device")
+    pin.touch(0o600)
+    pin.write_text(f"{softhsm.PIN}\n")
+    return hsm, (softhsm.MODULE, "fleet", "device", str(pin))
+
+
 @contextmanager
 def site(directory: Path) -> Iterator[Site]:
     """Below `directory`; the claim is checked in the end."""
     tokens = {"FLEETGATE_OWNERSHIP_TOKEN_SECONDS": str(TOKEN_SECONDS)}
-    with Server(directory / "data", env=tokens) as server, Children() as children:
+    hsm, token = _token(directory)
+    variables = {"SOFTHSM2_CONF": str(hsm.configuration)} if hsm else {}
+    with (
+        Server(directory / "data", env=tokens) as server,
+        Children(variables, hsm.tokens if hsm else None) as children,
+    ):
         create_role(server)
         server.iot.create_policy(policyName=NAME, policyDocument=device_document())
         server.iot.create_policy(policyName=CLAIM, policyDocument=claim_document())
@@ -199,7 +233,7 @@ def site(directory: Path) -> Iterator[Site]:
         claim = create_identity(server, directory, "claim", CLAIM)
         devices = directory / "devices"
         devices.mkdir()
-        made = Site(server, devices, claim, children)
+        made = Site(server, devices, claim, children, token)
         before = made.fingerprints()
         yield made
         assert made.fingerprints() == before

@@ -12,11 +12,12 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +26,11 @@ from typing import Any, Self
 from fleetgate.device.disk import Disk
 from fleetgate.device.endpoint import Credentials, Endpoint
 from fleetgate.device.errors import InDoubt, ProvisioningError
+from fleetgate.device.exchange import Terms
+from fleetgate.device.identity import KeyOnToken, load
+from fleetgate.device.protocol import PayloadFormat
 from fleetgate.device.provision import Retries, provision, renew
+from fleetgate.mqtt.packets import Version
 from tests.device.clients import ADAPTERS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,7 +41,8 @@ IN_DOUBT = 3
 class Request:
     """A journey, and where it ends. Without a claim it is a renewal.
 
-    `client` is the adapter's name.
+    `client` is the adapter's name, `token` are the arguments of a KeyOnToken, which is then the
+    key. With `hello` it is no journey: the device connects with what it has, and publishes.
     """
 
     out: str
@@ -48,6 +54,10 @@ class Request:
     key: str
     own_client_id: str | None = None
     client: str = "paho"
+    version: Version = 5
+    form: PayloadFormat = "json"
+    token: tuple[str, str, str, str] | None = None
+    hello: bool = False
     claim: tuple[str, str] | None = None
     keep_key: bool = False
     begin_anew: bool = False
@@ -89,10 +99,17 @@ CALLS = {name for name in vars(Disk) if not name.startswith("_")}
 def carry_out(request: Request) -> int:
     """The journey of `request`; how many calls to the file system it made."""
     disk = KillingDisk(request)
-    endpoint = Endpoint(request.host, request.port, request.ca)
+    if request.hello:
+        _say_hello(request)
+        return disk.calls
+    endpoint = Endpoint(request.host, request.port, request.ca, mqtt_version=request.version)
+    key = request.token and KeyOnToken(
+        Path(request.token[0]), *request.token[1:3], Path(request.token[3])
+    )
     options: dict[str, Any] = {
         "own_client_id": request.own_client_id,
         "connect": ADAPTERS[request.client],
+        "terms": Terms(request.form),
         "retries": Retries(first_pause=0.05),
         "begin_anew": request.begin_anew,
         "calls": disk,
@@ -106,7 +123,7 @@ def carry_out(request: Request) -> int:
             request.template,
             parameters,
             request.out,
-            key=request.key,  # type: ignore[arg-type]
+            key=key or request.key,  # type: ignore[arg-type]
             **options,
         )
     else:
@@ -114,11 +131,31 @@ def carry_out(request: Request) -> int:
             request.out,
             request.template,
             parameters,
-            key=None if request.keep_key else request.key,  # type: ignore[arg-type]
+            key=None if request.keep_key else key or request.key,  # type: ignore[arg-type]
             keep_key=request.keep_key,
             **options,
         )
     return disk.calls
+
+
+def _say_hello(request: Request) -> None:
+    """Connect by the paths that stay the same, and publish."""
+    identity = load(request.out)
+    certificate = identity.directory / "certificate.pem"
+    credentials = (
+        identity.token.with_certificate(certificate)
+        if identity.token is not None
+        else Credentials(certificate, identity.directory / "private.key")
+    )
+    endpoint = Endpoint(
+        request.host,
+        request.port,
+        identity.directory / "ca.pem",
+        mqtt_version=identity.mqtt_version,
+    )
+    client = ADAPTERS[request.client](endpoint, credentials, identity.client_id)
+    client.publish(f"devices/{identity.client_id}/hello", b"", 1).result(5)
+    client.disconnect().result(5)
 
 
 def main() -> None:
@@ -151,12 +188,25 @@ def main() -> None:
 
 
 class Children:
-    """The process that does the requests, seen from the test."""
+    """The process that does the requests, seen from the test.
+
+    `variables` are more for its environment: what is read once (SOFTHSM2_CONF) is read there.
+    `tokens` is where SoftHSM keeps its tokens. It writes a token anew at each login, in place: who
+    kills it then has no token any more. A real one is not in the process that dies, so what was
+    there is put back.
+    """
+
+    def __init__(self, variables: Mapping[str, str], tokens: Path | None) -> None:
+        self._variables = variables
+        self._tokens = tokens
 
     def __enter__(self) -> Self:
+        if self._tokens is not None:
+            shutil.copytree(self._tokens, f"{self._tokens}.kept")
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.device.killed_child"],
             cwd=ROOT,
+            env={**os.environ, **self._variables},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -170,6 +220,9 @@ class Children:
         self._process.stdin.write(json.dumps(asdict(request)) + "\n")
         self._process.stdin.flush()
         code, calls = self._process.stdout.readline().split()
+        if int(code) == -signal.SIGKILL and self._tokens is not None:
+            shutil.rmtree(self._tokens)
+            shutil.copytree(f"{self._tokens}.kept", self._tokens)
         return int(code), int(calls)
 
     def __exit__(

@@ -7,10 +7,12 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import paho.mqtt.client as paho
 import pytest
@@ -18,7 +20,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from fleetgate.device import extras
 from fleetgate.device.endpoint import Credentials, Endpoint
-from fleetgate.device.errors import ConnectionFailed, ConnectionLost, NotAuthorized
+from fleetgate.device.errors import BadRequest, ConnectionFailed, ConnectionLost, NotAuthorized
 from fleetgate.mqtt.codec import encode
 from fleetgate.mqtt.connection import Connection, Role
 from fleetgate.mqtt.packets import (
@@ -193,6 +195,139 @@ def test_a_server_that_answers_something_else(
         assert f"`localhost` port {port}" in message
         assert "is the client certificate registered and ACTIVE" in message
     assert remains.none(), remains
+
+
+CONNACKS = [  # MQTT 3.1.1 table 3.1: what is said, whether it is a no for good, whether to retry
+    (1, "unacceptable protocol version, 0x01", False, False),
+    (2, "identifier rejected, 0x02", True, False),
+    (3, "server unavailable, 0x03", False, True),
+    (4, "bad user name or password, 0x04", True, True),
+    (5, "not authorized, 0x05", True, True),
+]
+
+
+@every_adapter
+def test_every_refusal_of_mqtt_3_is_told_with_its_code(
+    adapter: str, claim: Files, scripted: Scripted
+) -> None:
+    remains = Remains()
+    codes: list[int] = []
+
+    def script(stream: ssl.SSLSocket) -> None:
+        stream.recv(4096)
+        stream.sendall(bytes([0x20, 2, 0, codes[0]]))
+
+    with scripted(script) as port:
+        for code, said, refused, retry in CONNACKS:
+            codes[:] = [code]
+            error = refusal(adapter, *at(port, claim, 4))
+            assert f"`localhost` port {port} refused the connection ({said})" in error.message
+            assert (error.refused, error.retry) == (refused, retry), said
+    assert remains.none(), remains
+
+
+def test_a_refusal_that_awscrt_does_not_tell_and_that_passes(
+    claim: Files, scripted: Scripted
+) -> None:
+    """A server that is unavailable for a moment; the second look is let in, and goes again."""
+    answers = [b"\x20\x02\x00\x03", b"\x20\x02\x00\x00"]
+    heard: list[bytes] = []
+
+    def script(stream: ssl.SSLSocket) -> None:
+        stream.recv(4096)
+        stream.sendall(answers.pop(0))
+        heard.append(stream.recv(4096))
+
+    with scripted(script) as port:
+        error = refusal("awscrt", *at(port, claim, 4))
+    assert "does not when it is asked again; try again later" in error.message
+    assert (error.refused, error.retry) == (False, True)
+    assert heard == [b"", b"\xe0\x00"]
+
+
+def test_a_refusal_that_cannot_be_asked_for_again(
+    claim: Files, scripted: Scripted, tmp_path: Path
+) -> None:
+    """What was read from a pipe is gone, as is a key on a token: no second look."""
+    asked: list[bytes] = []
+
+    def script(stream: ssl.SSLSocket) -> None:
+        asked.append(stream.recv(4096))
+        stream.sendall(b"\x20\x02\x00\x05")
+
+    pipe = tmp_path / "key"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(claim.key.read_bytes()))
+    writer.start()
+    with scripted(script) as port:
+        endpoint, _ = at(port, claim, 4)
+        error = refusal("awscrt", endpoint, Credentials(claim.certificate, pipe))
+    writer.join()
+    assert "it could not be asked for again" in error.message
+    assert (error.refused, error.retry, len(asked)) == (True, True, 1)
+
+
+@every_adapter
+@both_versions
+@pytest.mark.parametrize(
+    ("client_id", "why"),
+    [
+        ("x" * 66_000, "it has 66000 bytes, and 65535 are the most"),
+        ("a\x01b", "`a\\x01b` cannot be an MQTT client id: a control character is in it"),
+        ("a\0b", "`a\\x00b` cannot be an MQTT client id: a control character is in it"),
+        ("a\ud800b", "half a character"),
+        ("a\uffff", "a noncharacter"),
+    ],
+    ids=["long", "control", "nul", "surrogate", "noncharacter"],
+)
+def test_a_client_id_that_is_none_is_refused_before_anything_is_opened(
+    client_id: str, why: str, adapter: str, version: Version, claim: Files
+) -> None:
+    remains = Remains()
+    endpoint, credentials = at(1, claim, version)  # where nobody listens
+    with pytest.raises(BadRequest) as caught:
+        connect(adapter, endpoint, credentials, client_id)
+    assert why in caught.value.message
+    assert len(caught.value.message) < 200
+    assert remains.none(0), remains
+
+
+BROKEN = {
+    "QoS 3": b"\x36\x05\x00\x01a\x00\x01",
+    "bad UTF-8": b"\x30\x06\x00\x03a\xff\x00\x00",
+    "a type that there is not": b"\x00\x00",
+    "a PUBREC that is too short": b"\x50\x01\x00",
+}
+
+
+@both_versions
+@pytest.mark.parametrize(
+    ("adapter", "broken"),
+    [
+        (adapter, broken)
+        for adapter in ADAPTERS
+        for broken in BROKEN
+        if (adapter, broken) != ("awscrt", "bad UTF-8")  # of which awscrt says nothing
+    ],
+)
+def test_a_broken_protocol_is_not_called_a_missing_ping(
+    broken: str, adapter: str, version: Version, claim: Files, scripted: Scripted
+) -> None:
+    def script(stream: ssl.SSLSocket) -> None:
+        peer = Peer(stream)
+        peer.next()
+        peer.send(Connack())
+        peer.next()
+        stream.sendall(BROKEN[broken])
+        stream.recv(4096)
+
+    with scripted(script) as port:
+        client = connect(adapter, *at(port, claim, version), "device")
+        losses = Losses(client)
+        client.subscribe("a", 1, Inbox())
+        message = losses.next().message
+        result(client.disconnect())
+    assert message.startswith("the server broke the MQTT protocol"), message
 
 
 @every_adapter

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, chdir
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -187,7 +189,7 @@ def test_options_reach_the_server(server: MemoryServer, claim: Files, tmp_path: 
     assert {each.keep_alive for each in server.endpoints} == {30}
     assert [client.qos for client in server.clients] == [[0, 0], []]
     assert all(topic.endswith("/cbor") for topic, _ in server.requests)
-    too_large = journey_options.journey_of(provision_args("--max-answer-size=100"))
+    too_large = {**journey_options.journey_of(args), "terms": Terms(max_answer_size=100)}
     with pytest.raises(BadAnswer, match="more than the 100 that this device takes"):
         provision(
             endpoint,
@@ -211,6 +213,9 @@ PAIR = Credentials(Path("c.pem"), Path("c.key"))
         (["--ca=own"], ENV, ("env", 9, Path("own"))),
         (["--endpoint=own"], ENV, ("own", 8883, None)),
         (["--endpoint=own:1", "--ca=own"], ENV, ("own", 1, Path("own"))),
+        (["--endpoint=ENV:9"], ENV, ("ENV", 9, Path("/env"))),
+        (["--endpoint=env"], ENV, ("env", 8883, None)),
+        (["--endpoint=own"], {**ENV, "FLEETGATE_MQTT_PORT": "x"}, ("own", 8883, None)),
     ],
 )
 def test_an_option_wins_over_the_environment(
@@ -243,6 +248,7 @@ def test_a_claims_file_wins_over_the_environment(expired: Path) -> None:
     for options, where in (
         ([], ("localhost", 8883)),
         (["--endpoint=own:1"], ("own", 1)),
+        (["--endpoint=localhost:8883"], ("localhost", 8883)),
     ):
         for authorities in (claim.ca_pem, None):
             with ExitStack() as cleanup:
@@ -250,7 +256,7 @@ def test_a_claims_file_wins_over_the_environment(expired: Path) -> None:
                 given = replace(claim, ca_pem=authorities)
                 endpoint, _ = provision_command._where(args, given, ENV, cleanup)
                 assert (endpoint.host, endpoint.port) == where
-                if authorities is None or options:
+                if authorities is None or where[0] == "own":
                     assert endpoint.ca is None
                 else:
                     assert endpoint.ca is not None
@@ -275,7 +281,8 @@ def test_how_long_and_how_often() -> None:
     [
         (CLAIM, "a server is needed: --endpoint, --claim, or the variable FLEETGATE_MQTT_HOST"),
         (["--qos", "2"], "argument --qos: invalid choice: "),
-        (["--max-answer-size", "-1"], "`max_answer_size` is -1, which is less than 0"),
+        (["--max-answer-size", "-1"], "--max-answer-size is -1 bytes, less than 16384"),
+        (["--max-answer-size", "16383"], "--max-answer-size is 16383 bytes, less than 16384"),
         (["--endpoint=x", *CLAIM, "--keep-alive=0"], "keep-alive is 1 to 65535 seconds, not 0"),
         (["--endpoint", "x:y"], "--endpoint `x:y`: HOST or HOST:PORT is expected"),
         (["--endpoint", "x"], "a claim is needed: --claim, or --cert and --key"),
@@ -410,6 +417,108 @@ def test_an_error_for_programs_has_everything() -> None:
     }
 
 
+# --- for programs ---------------------------------------------------------------------------------
+
+
+def told_error(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, Any]]:
+    """Exit code and the error of a command that prints nothing else on standard output."""
+    code, printed, said = run(capsys, *arguments, "--json")
+    error: dict[str, Any] = json.loads(printed)["error"]
+    assert said.splitlines()[-1].endswith(error["message"])
+    return code, error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "kind"),
+    [
+        (["renew", "nonexist"], 1, "NoIdentity"),
+        (["provision", "--out=d", "--claim=nofile"], 2, "BadRequest"),
+        (["provision", "--out=d", "--endpoint=x", *CLAIM, "--template=t"], 2, "BadRequest"),
+        (["provision", "--out=d", "--subject=bad"], 2, "BadRequest"),
+        (["provision", "--out=d", "--timeout=0"], 2, "BadRequest"),
+        (["provision", "--out=d", "--parameters=@nofile"], 2, "BadRequest"),
+        (["provision", "--out=d", "--keys", "--key-type=p256"], 2, "BadRequest"),
+        (["provision", "--out=d", "--qos=2"], 2, "BadRequest"),
+        (["provision"], 2, "BadRequest"),
+        (["renew"], 2, "BadRequest"),
+        (["simulate"], 2, "BadRequest"),
+        (["simulate", "--devices=1"], 2, "BadRequest"),
+    ],
+)
+def test_every_failure_is_one_json_object(
+    arguments: list[str],
+    code: int,
+    kind: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with chdir(tmp_path):
+        ended, error = told_error(capsys, *arguments)
+    assert (ended, error["type"], error["step"]) == (code, kind, "prepare")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_command_without_json_prints_none(capsys: pytest.CaptureFixture[str]) -> None:
+    code, printed, error = run(capsys, "abandon", "d", "--json")
+    assert (code, printed) == (2, "")
+    assert "unrecognized arguments: --json" in error
+
+
+@pytest.mark.parametrize(
+    ("options", "missing"),
+    [
+        (["--client=awscrt"], "awscrt"),
+        (["--client=aiomqtt"], "aiomqtt"),
+        (ON_TOKEN, "pkcs11"),
+        (ON_TOKEN, "awscrt"),
+    ],
+)
+def test_a_library_that_is_missing_is_known_before_anything_is_written(
+    options: list[str], missing: str, claim: Files, tmp_path: Path
+) -> None:
+    program = (
+        f"import sys; sys.modules['{missing}'] = None\n"
+        "from fleetgate.device.command_line import run\n"
+        "sys.exit(run(sys.argv[1:]))"
+    )
+    arguments = ["--endpoint=localhost:1", "--template=t", "--ca", str(claim.ca), *options]
+    arguments += ["--cert", str(claim.certificate), "--key", str(claim.key), "--out", "out"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, "provision", *arguments, "--json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    said = f'{missing} is not installed; it comes with: pip install "fleetgate[{missing}]"'
+    assert (done.returncode, done.stderr) == (2, f"fleetgate: {said}\n")
+    error = json.loads(done.stdout)["error"]
+    assert (error["type"], error["message"], error["step"]) == ("ExtraMissing", said, "prepare")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_library_is_silent_unless_its_program_wants_to_hear_it() -> None:
+    program = (
+        "import logging, fleetgate.device\n"
+        "logging.getLogger('fleetgate.device.conversation').warning('event=operation-failed')\n"
+        "logging.basicConfig()\n"
+        "logging.getLogger('fleetgate.device.conversation').warning('heard')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30
+    )
+    assert done.stderr == "WARNING:fleetgate.device.conversation:heard\n"
+
+
+def test_what_a_renewal_keeps_is_what_its_help_says(capsys: pytest.CaptureFixture[str]) -> None:
+    code, printed, _ = run(capsys, "renew", "--help")
+    help_text = " ".join(printed.split())
+    assert code == 0
+    assert "of MQTT; default: that of the present identity" in help_text
+    assert "the protocol to offer in TLS; default: that of the present identity" in help_text
+
+
 Provision = Callable[..., Path]
 
 
@@ -453,6 +562,16 @@ def test_status_shows_an_identity(begun: Provision, capsys: pytest.CaptureFixtur
     assert run(capsys, "status", str(out))[0] == 0
 
 
+def test_a_key_that_others_may_read_is_told_as_json(
+    begun: Provision, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = begun()
+    (out / "private.key").chmod(0o644)
+    for command, step in (("status", None), ("renew", "prepare")):
+        code, error = told_error(capsys, command, str(out))
+        assert (code, error["type"], error["step"]) == (1, "StorageRefused", step)
+
+
 def test_status_and_abandon_of_what_was_not_finished(
     begun: Provision, server: MemoryServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -467,6 +586,7 @@ def test_status_and_abandon_of_what_was_not_finished(
     assert code == 1
     told = json.loads(printed)
     assert told["identity"] is None
+    assert (told["error"]["type"], told["error"]["step"]) == ("NoIdentity", None)
     assert (told["unfinished"]["purpose"], told["unfinished"]["state"]) == ("provision", "asking")
     assert "(a provisioning is not finished)" in error
     code, printed, _ = run(capsys, "abandon", str(out))
@@ -587,7 +707,9 @@ def test_an_expired_claim_is_said_to_be_so(
     out = tmp_path / "out"
     code, _, error = run(capsys, "provision", "--claim", str(expired), "--out", str(out))
     assert code == 1
+    assert error.startswith("fleetgate: prepare: the claim `")
     assert "has expired at 2026-01-01T00:00:00Z" in error
+    assert told_error(capsys, "provision", "--claim", str(expired), "--out", str(out))[0] == 1
     assert not out.exists()
 
 
@@ -609,10 +731,12 @@ def test_an_expired_claim_will_do_for_what_was_finished(
 
 def test_a_claim_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "claim.json"
-    code, _, error = run(capsys, "provision", "--claim", str(file), "--out", str(tmp_path / "out"))
-    assert code == 1
-    assert f"`{file}`" in error
-    assert error.count("\n") == 1
+    out = tmp_path / "out"
+    code, _, error = run(capsys, "provision", "--claim", str(file), "--out", str(out))
+    assert code == 2
+    why = "No such file or directory"
+    assert error == f"fleetgate: prepare: --claim: cannot read `{file}`: {why}\n"
+    assert not out.exists()
 
 
 def test_an_expired_claim_will_do_for_what_was_registered(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from fleetgate.device.endpoint import Endpoint, Proxy
+from fleetgate.device.endpoint import Credentials, Endpoint, Proxy, TokenKey
 from fleetgate.device.errors import BadRequest
+from fleetgate.device.retry import Retries
 
 
 @pytest.mark.parametrize(
@@ -31,6 +33,17 @@ def test_alpn_is_offered_where_it_is_wanted(
         ({"host": ""}, "'' is no host name"),
         ({"host": "a b"}, "'a b' is no host name"),
         ({"host": "mqtts://host"}, "is no host name"),
+        ({"host": None}, "`host` has to be a text, not None"),
+        ({"port": "8883"}, "`port` has to be a whole number, not '8883'"),
+        ({"port": True}, "`port` has to be a whole number, not True"),
+        ({"ca": b"ca.pem"}, "`ca` has to be a text or a path or None, not b'ca.pem'"),
+        ({"proxy": "p:1"}, "`proxy` has to be Proxy or None, not 'p:1'"),
+        ({"mqtt_version": 5.0}, "`mqtt_version` has to be a whole number, not 5.0"),
+        ({"keep_alive": 1.5}, "`keep_alive` has to be a whole number, not 1.5"),
+        ({"connect_timeout": "5"}, "`connect_timeout` has to be a number, not '5'"),
+        ({"max_packet_size": None}, "`max_packet_size` has to be a whole number, not None"),
+        ({"alpn": 7}, "`alpn` has to be a text or None, not 7"),
+        ({"alpn": "\u00e9"}, "ASCII of 1 to 255 bytes"),
         ({"port": 0}, "port is 1 to 65535, not 0"),
         ({"port": 65536}, "port is 1 to 65535, not 65536"),
         ({"mqtt_version": 3}, "4 (for 3.1.1) or 5, not 3"),
@@ -53,6 +66,9 @@ def test_what_cannot_be_is_named(values: dict[str, Any], said: str) -> None:
     [
         ({"host": "a\r\nb"}, "is no host name or address of a proxy"),
         ({"port": 0}, "a proxy's port is 1 to 65535, not 0"),
+        ({"host": 1}, "`host` has to be a text, not 1"),
+        ({"user": 1}, "`user` has to be a text or None, not 1"),
+        ({"user": "a", "password": b"secret"}, "`password` has to be a text or None, not bytes"),
         ({"user": "a:b"}, "contains a colon"),  # RFC 7617 section 2
         ({"user": "a", "password": "b\r\nX-Evil: 1"}, "password contains a control character"),
         ({"password": "b"}, "comes without a user"),
@@ -61,6 +77,25 @@ def test_what_cannot_be_is_named(values: dict[str, Any], said: str) -> None:
 def test_a_proxy_that_cannot_be_is_named(values: dict[str, Any], said: str) -> None:
     with pytest.raises(BadRequest) as caught:
         Proxy(**{"host": "proxy", "port": 3128, **values})
+    assert said in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Credentials(None, "k"), "`certificate` has to be a text or a path, not None"),  # type: ignore[arg-type]
+        (lambda: Credentials("c", b"PEM"), "`key` has to be a text or a path, not bytes"),  # type: ignore[arg-type]
+        (lambda: TokenKey("m", 1, "k", "p", "c"), "`token` has to be a text, not 1"),  # type: ignore[arg-type]
+        (lambda: TokenKey("m", "t", "k", None, "c"), "`pin_file` has to be a text or a path"),  # type: ignore[arg-type]
+        (lambda: Retries(attempts=1.5), "`attempts` has to be a whole number, not 1.5"),  # type: ignore[arg-type]
+        (lambda: Retries(seconds="9"), "`seconds` has to be a number, not '9'"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_is_shown_and_how_often_it_is_tried_is_checked(
+    make: Callable[[], object], said: str
+) -> None:
+    with pytest.raises(BadRequest) as caught:
+        make()
     assert said in caught.value.message
 
 

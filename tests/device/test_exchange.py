@@ -301,6 +301,9 @@ def test_a_decoder_s_surprise_is_a_bad_answer() -> None:
         ({"timeout": float("inf")}, "`timeout` is inf"),
         ({"mqtt_timeout": 86401}, "`mqtt_timeout` is 86401"),
         ({"mqtt_timeout": float("nan")}, "`mqtt_timeout` is nan"),
+        ({"timeout": "5"}, "`timeout` has to be a number, not '5'"),
+        ({"qos": True}, "`qos` has to be a whole number, not True"),
+        ({"max_answer_size": 1.5}, "`max_answer_size` has to be a whole number, not 1.5"),
         ({"max_answer_size": -1}, "`max_answer_size` is -1"),
     ],
 )

@@ -157,16 +157,28 @@ ON_A_TOKEN = """
 import sys
 from pathlib import Path
 from fleetgate.device.endpoint import Credentials, Endpoint
+from fleetgate.device.errors import StorageRefused
 from fleetgate.device.identity import KeyOnToken, load
 from fleetgate.device.provision import provision, renew
 
 port, ca, certificate, key, module, pin, out, template = sys.argv[1:]
 first, second = (KeyOnToken(Path(module), "card", label, Path(pin)) for label in ("one", "two"))
 parameters = {"SerialNumber": "token"}
-done = provision(
-    Endpoint("localhost", int(port), ca), Credentials(certificate, key), template, parameters, out,
-    key=first, subject="CN=lamp",
-)
+where = Endpoint("localhost", int(port), ca), Credentials(certificate, key), template, parameters
+wrong = Path(pin).with_name("wrong")
+for other, why in (
+    (KeyOnToken(Path(module), "card", "none", Path(pin)), "NoSuchKey"),
+    (KeyOnToken(Path(module), "none", "one", Path(pin)), "NoSuchToken"),
+    (KeyOnToken(Path(module), "card", "one", wrong), "PinIncorrect"),
+):
+    try:
+        provision(*where, out, key=other, connect=lambda *_: sys.exit("it has connected"))
+    except StorageRefused as error:
+        assert (error.step, why in error.message) == ("prepare", True), error
+    else:
+        sys.exit(f"no {why}")
+    assert not list(Path(out).iterdir())
+done = provision(*where, out, key=first, subject="CN=lamp")
 assert done.identity.token == first
 assert sorted(done.files) == ["ca.pem", "certificate.pem", "config.json"]
 assert not list(Path(out).glob("**/private.key"))
@@ -215,6 +227,9 @@ def test_a_key_stays_on_its_token(shared: Site, tmp_path: Path) -> None:
     pin = tmp_path / "pin"
     pin.touch(0o600)
     pin.write_text(f"{softhsm.PIN}\n")
+    wrong = tmp_path / "wrong"
+    wrong.touch(0o600)
+    wrong.write_text("000000\n")
     arguments = [
         *(shared.server.mqtt_port, shared.server.ca_file),
         *(shared.claim.certificate, shared.claim.key),

@@ -37,6 +37,16 @@ def test_a_key_signs_a_request_that_openssl_verifies(kind: KeyKind, tmp_path: Pa
     assert "CN = lamp, O = Example" in done.stdout or "O = Example, CN = lamp" in done.stdout
 
 
+def test_a_subject_may_have_the_usual_names_and_in_any_case() -> None:
+    text = "serialNumber=5,emailAddress=a@example,dnQualifier=q,title=t,givenName=g,surname=s,cn=c"
+    oids = [each.oid.dotted_string for each in keys.subject_of(text)]
+    assert oids == [
+        *("2.5.4.3", "2.5.4.4", "2.5.4.42", "2.5.4.12", "2.5.4.46"),
+        *("1.2.840.113549.1.9.1", "2.5.4.5"),
+    ]
+    assert keys.subject_of("serialNumber=5") == keys.subject_of("2.5.4.5=5")
+
+
 @pytest.mark.parametrize("text", ["lamp", "", "CN", "CN=a,,O=b", "XX=1"])
 def test_a_bad_subject_is_refused(text: str) -> None:
     with pytest.raises(BadRequest, match="subject"):

@@ -273,6 +273,8 @@ def test_a_csr_that_is_none_is_refused_before_anything_is_sent(csr: Any) -> None
         ({"certificate_id": ""}, "certificate id"),
         ({"parameters": {"a": 1}}, "parameter `a` is not a text: int"),
         ({"parameters": {1: "a"}}, "parameter `1` is not a text: str"),
+        ({"parameters": []}, "`parameters` has to be a mapping or None, not list"),
+        ({"parameters": {"a": "b" * 131072}}, r"131\d\d\d bytes, more than the 131072"),
     ],
 )
 @pytest.mark.parametrize("payload_format", ["json", "cbor"])
@@ -283,6 +285,26 @@ def test_a_registration_that_cannot_be_is_refused_before_anything_is_sent(
     given: dict[str, Any] = {"template": "T", "ownership_token": "tok", **arguments}
     with pytest.raises(BadRequest, match=words):
         operations.register_thing(client, **given, terms=Terms(payload_format))
+    assert client.packets == []
+
+
+@pytest.mark.parametrize("client", [None, "client"])
+def test_what_is_no_client_is_told(client: Any) -> None:
+    for step, call in (
+        ("create", operations.create_keys_and_certificate),
+        ("create", lambda client: operations.create_certificate_from_csr(client, "CSR")),
+        ("register", lambda client: operations.register_thing(client, "T", "tok")),
+    ):
+        with pytest.raises(BadRequest, match="`client` is no MQTT client, but") as caught:
+            call(client)
+        assert caught.value.step == step
+
+
+def test_what_are_no_terms_is_told() -> None:
+    client = ScriptedClient()
+    for terms in (None, {"timeout": 5}):
+        with pytest.raises(BadRequest, match="`terms` has to be Terms, not"):
+            operations.create_keys_and_certificate(client, terms)  # type: ignore[arg-type]
     assert client.packets == []
 
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from fleetgate.device.options import endpoint_of, parameters_of
+from fleetgate.device.errors import BadRequest
+from fleetgate.device.options import (
+    authorities_for,
+    check_readable,
+    endpoint_of,
+    parameters_of,
+)
 from fleetgate.errors import Error
 
 
@@ -69,3 +76,25 @@ def test_parameters_may_come_from_a_file(tmp_path: Path) -> None:
         parameters_of(f"@{file}")
     with pytest.raises(Error, match="cannot read `/nowhere/p`: No such file"):
         parameters_of("@/nowhere/p")
+
+
+def test_authorities_are_for_their_server_alone() -> None:
+    theirs = ("IOT.example", 8883, Path("ca"))
+    assert authorities_for("iot.Example", 8883, theirs) == Path("ca")
+    assert authorities_for("iot.example", 443, theirs) is None
+    assert authorities_for("other.example", 8883, theirs) is None
+    assert authorities_for("iot.example", 8883, None) is None
+
+
+def test_a_file_that_an_option_names_can_be_read(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)  # nobody waits for a writer
+    check_readable({"--ca": Path(__file__), "--cert": None, "--key": pipe, "--claim": "/dev/null"})
+    for file, why in (
+        (tmp_path / "none", "No such file or directory"),
+        (tmp_path, "Is a directory"),
+        ("a\0b", "embedded null byte"),
+    ):
+        with pytest.raises(BadRequest) as caught:
+            check_readable({"--ca": file})
+        assert caught.value.message == f"--ca: cannot read `{file}`: {why}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import cbor2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -82,6 +83,15 @@ def test_a_rejection_is_raised_with_its_three_members() -> None:
         protocol.read(CSR, CSR.rejected, payload)
     assert caught.value.topic == CSR.rejected
     assert (caught.value.status_code, caught.value.error_code) == (400, "InvalidCsr")
+
+
+@pytest.mark.parametrize("status", [1 << 40_000, -400, 1000], ids=["huge", "negative", "1000"])
+def test_a_status_that_is_none_is_a_bad_answer(status: int) -> None:
+    """CBOR has integers of any size, and Python does not write them all."""
+    operation = protocol.create_certificate_from_csr("cbor")
+    values = {"statusCode": status, "errorCode": "X", "errorMessage": "x"}
+    with pytest.raises(BadAnswer, match="without saying why"):
+        protocol.read(operation, operation.rejected, cbor2.dumps(values))
 
 
 @pytest.mark.parametrize(

@@ -1086,6 +1086,68 @@ def test_arguments_are_checked_before_anything_is_done(
     assert not server.connects
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"endpoint": "iot.example"}, "`endpoint` has to be Endpoint, not 'iot.example'"),
+        ({"claim": ("c", "k")}, "`claim` has to be Credentials or TokenKey, not ('c', 'k')"),
+        ({"template": None}, "`template` has to be a text, not None"),
+        ({"parameters": []}, "`parameters` has to be a mapping, not list"),
+        ({"out": ""}, "`out` is empty: it has to be the path of a directory"),
+        ({"out": None}, "`out` has to be a text or a path, not None"),
+        ({"key": ["P-256"]}, "`key` has to be a text or KeyOnToken, not ['P-256']"),
+        ({"key": KeyOnToken("m", "t", "k", "pin")}, "`pin_file` has to be Path, not 'pin'"),  # type: ignore[arg-type]
+        ({"subject": 5}, "`subject` has to be a text or None, not 5"),
+        ({"client_id": 5}, "`client_id` is 5"),
+        ({"terms": None}, "`terms` has to be Terms, not None"),
+        ({"retries": 3}, "`retries` has to be Retries, not 3"),
+        ({"token_seconds": "x"}, "`token_seconds` has to be a number, not 'x'"),
+        ({"token_seconds": float("inf")}, "and ends, not inf"),
+        ({"begin_anew": 1}, "`begin_anew` has to be True or False, not 1"),
+        ({"connect": "paho"}, "`connect` has to be Callable or None, not 'paho'"),
+        ({"progress": 1}, "`progress` has to be Callable or None, not 1"),
+        (
+            {"parameters": {"n": "v" * 200_000}},
+            "the request has 204150 bytes, more than the 131072",
+        ),
+    ],
+    ids=lambda value: f"{value!s:.40}",
+)
+def test_an_argument_of_another_type_is_told_before_anything_is_done(
+    change: dict[str, Any], said: str, server: MemoryServer, claim: Files, tmp_path: Path
+) -> None:
+    arguments: dict[str, Any] = {
+        "endpoint": Endpoint("localhost", 1, claim.ca),
+        "claim": Credentials(claim.certificate, claim.key),
+        "template": "lamps",
+        "parameters": {},
+        "out": tmp_path / "out",
+        "connect": server.connect,
+    }
+    with pytest.raises(BadRequest) as caught:
+        provision(**{**arguments, **change})
+    assert said in caught.value.message
+    assert caught.value.step == "prepare"
+    assert not (tmp_path / "out").exists()
+    assert not server.connects
+
+
+def test_what_fits_into_a_message_with_the_longest_token_is_asked_for(
+    run: Run, server: MemoryServer
+) -> None:
+    around = len(json.dumps({"certificateOwnershipToken": "", "parameters": {"n": ""}})) - 4
+    room = 128 * 1024 - 4096 - around  # without the spaces
+    assert isinstance(failure(run, parameters={"n": "v" * (room + 1)}), BadRequest)
+    assert isinstance(failure(run, parameters={"n": "\u00e9" * (room // 2 + 1)}), BadRequest)
+    assert not server.connects
+    assert run(parameters={"n": "v" * room}).thing_name == "lamp-1"
+
+
+def test_no_parameters_are_empty_ones(run: Run, server: MemoryServer) -> None:
+    assert run(parameters=None).certificate_id == run(parameters={}).certificate_id
+    assert server.asked == ["create", "register"]
+
+
 def test_the_files_of_the_claim_are_not_overwritten(
     run: Run, server: MemoryServer, claim: Files, tmp_path: Path
 ) -> None:

@@ -359,3 +359,36 @@ def test_what_fails_after_the_switch_does_not_make_it_undone(
     assert load(out).certificate_id == done.certificate_id
     assert not (out / "journal.json").exists()
     assert len(server.requests) == 2  # for a certificate, and to register it
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"out": ""}, "`out` is empty"),
+        ({"endpoint": "iot.example"}, "`endpoint` has to be Endpoint, not 'iot.example'"),
+        ({"template": None}, "`template` has to be a text, not None"),
+        ({"parameters": []}, "`parameters` has to be a mapping, not list"),
+        ({"key": 256}, "`key` has to be a text or KeyOnToken, not 256"),
+        ({"keep_key": "yes"}, "`keep_key` has to be True or False, not 'yes'"),
+        ({"new_thing": 1}, "`new_thing` has to be True or False, not 1"),
+        ({"parameters": {"n": "v" * 131_072}}, "the parameters are too large"),
+    ],
+    ids=lambda value: f"{value!s:.40}",
+)
+def test_an_argument_of_another_type_is_told_before_anything_is_done(
+    change: dict[str, Any], said: str, out: Path, server: MemoryServer
+) -> None:
+    connects = len(server.connects)
+    given: dict[str, Any] = {"out": out, "template": "lamps", "parameters": None}
+    with pytest.raises(BadRequest) as caught:
+        renew(**{**given, "connect": server.connect, **change})
+    assert said in caught.value.message
+    assert caught.value.step == "prepare"
+    assert len(server.connects) == connects
+    assert not (out / "journal.json").exists()
+
+
+def test_what_is_no_directory_cannot_be_abandoned() -> None:
+    for wrong in ("", None):
+        with pytest.raises(BadRequest, match="`out`"):
+            abandon(wrong)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from fleetgate.device import simulate_command
+from fleetgate.device import command_line, simulate_command
 from fleetgate.device.errors import BadRequest, StorageRefused
 from fleetgate.device.simulate_command import Progress, allowance, raise_file_limit
 from fleetgate.device.simulate_plan import Plan, fill, prepare
@@ -84,6 +84,7 @@ def test_the_profile_follows_from_the_rate(claim: Files) -> None:
         (["--devices=1", "--concurrency=0"], "at least 1"),
         (["--devices=1", "--profile=steady"], "needs a rate"),
         (["--devices=1", "--profile=burst", "--rate=1"], "it has no rate"),
+        (["--devices=1", "--rate=1", "--spread=1"], "at a steady rate devices begin one after"),
         (["--devices=1", "--rate=0"], "a rate is more than 0 devices per second"),
         (["--devices=1", "--rate=nan"], "a rate is more than 0 devices per second"),
         (["--devices=1", "--storms=2"], "--storms is for --profile storm"),
@@ -109,7 +110,7 @@ def test_the_profile_follows_from_the_rate(claim: Files) -> None:
         (["--devices=1", "--client-id="], "--client-id is ''"),
         (["--devices=1", "--claim-client-id=\n"], "--claim-client-id is '\\n'"),
         (["--devices=1", '--parameters={"a":"\\ud800"}'], "cannot be written as UTF-8"),
-        (["--devices=1", "--max-answer-size=-1"], "`max_answer_size` is -1, which is less than 0"),
+        (["--devices=1", "--max-answer-size=-1"], "--max-answer-size is -1 bytes, less than 16384"),
         (["--devices=1", "--keep-alive=0"], "keep-alive is 1 to 65535 seconds, not 0"),
         (["--devices=1", "--parameters=[]"], "--parameters has to be a JSON object"),
         (["--devices=1", "--parameters=@/no/file"], "--parameters: cannot read `/no/file`"),
@@ -144,6 +145,25 @@ def test_a_claims_key_that_others_may_read_is_refused(claim: Files, tmp_path: Pa
     key.chmod(0o644)
     with pytest.raises(StorageRefused, match="others may read the private key"):
         plan(claim, "--devices", "1", "--key", str(key))
+
+
+def test_authorities_are_those_of_their_server(claim: Files) -> None:
+    for named, ca in (("[::1]:9", "/ca"), ("[::1]", None), ("h:9", None)):
+        endpoint = plan(claim, "--devices=1", f"--endpoint={named}").endpoint
+        assert endpoint.ca == (ca and Path(ca))
+    broken = {**ENV, "FLEETGATE_MQTT_PORT": "x"}
+    assert plan(claim, "--devices=1", "--endpoint=h", env=broken).endpoint.host == "h"
+
+
+@pytest.mark.parametrize("option", ["--cert", "--key", "--ca", "--claim"])
+def test_a_file_that_cannot_be_read_is_an_option_that_cannot_be(
+    option: str, claim: Files, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair = [] if option == "--claim" else [f"--cert={claim.certificate}", f"--key={claim.key}"]
+    arguments = ["--devices=1", "--endpoint=h", "--template=t", *pair, f"{option}=/none"]
+    assert command_line.run(["simulate", *arguments]) == 2
+    said = f"fleetgate: prepare: {option}: cannot read `/none`: No such file or directory\n"
+    assert capsys.readouterr().err == said
 
 
 @pytest.mark.parametrize(

@@ -5,18 +5,22 @@ from __future__ import annotations
 import io
 import json
 import logging
+import resource
+import signal
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 
 from fleetgate.device import command_line, journey_options, simulate_report
 from fleetgate.device.endpoint import Credentials, Endpoint
-from fleetgate.device.errors import Rejected
+from fleetgate.device.errors import ConnectionFailed, Rejected
+from fleetgate.device.identity import load
 from fleetgate.device.provision import provision
 from fleetgate.device.simulate_report import Phase, Result
-from fleetgate.device.terminal import say, say_json, visible
+from fleetgate.device.terminal import NotWritten, say, say_json, visible
 from tests.device.conftest import Files, Issuer
 from tests.device.connect_proxy import connect_proxy
 from tests.device.memory_server import Clock, Fault, MemoryServer
@@ -77,6 +81,75 @@ def test_nobody_reads_any_more_and_the_work_goes_on() -> None:
         process.stdin.close()
         assert process.stderr
         assert (process.stderr.read(), process.wait(10)) == ("done\n", 0)
+
+
+def test_what_cannot_be_written_is_not_tried_again_at_the_end() -> None:
+    code = (
+        "import sys\nfrom fleetgate.device.terminal import NotWritten, say\n"
+        "try: say('one')\nexcept NotWritten as error: print(error.message, file=sys.stderr)"
+    )
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, check=True
+        )
+    assert done.stderr == "standard output cannot be written: No space left on device\n"
+
+
+def test_a_line_that_cannot_be_written_does_not_take_the_next_with_it(tmp_path: Path) -> None:
+    """A disk may have space again; and what was lost does not come out of order."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with (tmp_path / "out").open("w") as stream:
+        say("one", stream)
+        before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4, hard))
+        try:
+            with pytest.raises(NotWritten, match="File too large"):
+                say("two", stream)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            signal.signal(signal.SIGXFSZ, before)
+        say("three", stream)
+    assert (tmp_path / "out").read_text() == "one\nthree\n"
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_device_gets_its_identity_though_nothing_can_be_written(
+    as_json: bool, server: MemoryServer, claim: Files, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    with (
+        Path("/dev/full").open("w") as full,
+        redirect_stdout(full),
+        pytest.raises(NotWritten) as caught,
+    ):
+        journey(server, claim, out, *(["--json"] if as_json else []))
+    assert caught.value.message == (
+        f"the identity in `{out}` is finished, but standard output cannot be written: No space "
+        f"left on device; `fleetgate status {out}` shows it"
+    )
+    assert load(out).thing_name == "lamp-1"
+
+
+def test_an_error_is_the_error_though_it_cannot_be_written(
+    server: MemoryServer, claim: Files, tmp_path: Path
+) -> None:
+    server.claim_refused = True
+    options = ["--json", "--attempts", "1"]
+    with (
+        Path("/dev/full").open("w") as full,
+        redirect_stdout(full),
+        pytest.raises(ConnectionFailed),
+    ):
+        journey(server, claim, tmp_path / "out", *options)
+
+
+def test_a_command_whose_result_cannot_be_written_has_failed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Path("/dev/full").open("w") as full, redirect_stdout(full):
+        assert command_line.run(["abandon", str(tmp_path)]) == 1
+    said = "fleetgate: standard output cannot be written: No space left on device\n"
+    assert capsys.readouterr().err == said
 
 
 # --- the commands ---------------------------------------------------------------------------------
@@ -178,7 +251,7 @@ def test_what_is_in_a_claims_file(tmp_path: Path, capsys: pytest.CaptureFixture[
         out = str(tmp_path / "out")
         assert command_line.run(["provision", "--claim", str(file), "--out", out]) == 1
         error = capsys.readouterr().err
-        assert error.startswith(f"fleetgate: `{file}`: ")
+        assert error.startswith(f"fleetgate: prepare: `{file}`: ")
         assert error.count("\n") == 1
         harmless(error)
 

@@ -221,7 +221,7 @@ def test_no_claim_is_made_that_could_not_be_written(site: Site) -> None:
         assert (done.returncode, done.stdout) == (1, "")
         assert said in done.stderr
     for options, said in (
-        (["--ca", "missing.pem"], "cannot read the authorities in `missing.pem`"),
+        (["--ca", "missing.pem"], "--ca: cannot read `missing.pem`: No such file"),
         (["--ca", "file"], "it holds no certificate"),
         (["--endpoint", "https://x"], "without a scheme"),
     ):

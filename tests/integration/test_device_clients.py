@@ -175,12 +175,14 @@ def test_a_refused_message_names_topic_and_action(
 @both_versions
 def test_a_refused_connection_says_why(adapter: str, version: Version, site: Site) -> None:
     remains = Remains()
-    message = refusal(adapter, site.of(version), site.device, "stranger").message
+    error = refusal(adapter, site.of(version), site.device, "stranger")
+    assert error.refused
+    message = error.message
     assert f"`localhost` port {site.endpoint.port} refused the connection" in message
     assert "iot:Connect on `client/stranger`" in message
     if version == 5:
         assert "(not authorized, 0x87" in message
-    elif adapter != "awscrt":
+    else:
         assert "(not authorized, 0x05)" in message
     assert remains.none(), remains
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from fleetgate.device import simulate_command
+from fleetgate.device import command_line, simulate_command
 from tests.device.clients import Remains
 from tests.integration.fault_scripts import ask
 from tests.integration.fleet import Fleet, create_fleet
@@ -174,7 +174,11 @@ def test_as_a_command_it_says_by_its_exit_code_how_it_went(site: Site, tmp_path:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         free = listener.getsockname()[1]
     for more, code, said in (
-        (["--devices=0"], 2, "fleetgate: --devices, --concurrency and --storms are at least 1"),
+        (
+            ["--devices=0"],
+            2,
+            "fleetgate: prepare: --devices, --concurrency and --storms are at least 1",
+        ),
         (["--devices=1", "--publish=a/#"], 2, "the topic `a/#` must not contain wildcards"),
         (["--devices=1", f"--endpoint=localhost:{free}"], 1, "Connection refused"),
     ):
@@ -190,6 +194,24 @@ def test_as_a_command_it_says_by_its_exit_code_how_it_went(site: Site, tmp_path:
         assert (done.returncode, done.stdout) == (code, "")
         assert said in done.stderr
         assert done.stderr.count("\n") == 1
+
+
+def test_for_programs_a_run_that_cannot_be_is_json(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        free = listener.getsockname()[1]
+    for more, code, step in (
+        (["--devices=1", f"--endpoint=localhost:{free}"], 1, "connect"),
+        (["--devices=0"], 2, "prepare"),
+        (["--devices=1", "--cert=/none"], 2, "prepare"),
+        (["--devices=1", f"--ca={site.fleet.claim.key}"], 1, "prepare"),
+    ):
+        assert command_line.run(["simulate", *site.arguments(*more), "--json"]) == code
+        said = capsys.readouterr()
+        error = json.loads(said.out)["error"]
+        assert error["step"] == step
+        assert said.err == f"fleetgate: {error['message']}\n"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

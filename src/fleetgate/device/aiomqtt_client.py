@@ -27,22 +27,15 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any, Final
 
-from fleetgate.device import client_state, extras, tls
+from fleetgate.device import client_ids, client_state, extras, tls
 from fleetgate.device.client_state import Attempt, ClientState
 from fleetgate.device.endpoint import AnyCredentials, Endpoint
 from fleetgate.device.errors import ConnectionFailed, ProvisioningError
 from fleetgate.device.in_flight import MOST, InFlight, send_with_paho
 from fleetgate.device.mqtt_client import OnLost, OnMessage, begun
 from fleetgate.device.mqtt_socket import MqttContext
-from fleetgate.device.paho_client import (
-    agree,
-    connect_options,
-    dial_by,
-    failed_opening,
-    files,
-    how_it_ended,
-    kind_of_end,
-)
+from fleetgate.device.paho_client import agree, connect_options, dial_by, files
+from fleetgate.device.paho_endings import failed_opening, how_it_ended, kind_of_end
 from fleetgate.mqtt.packets import Puback
 
 logger = logging.getLogger("fleetgate.device")
@@ -94,6 +87,7 @@ async def connect_async(
 def _client(
     endpoint: Endpoint, credentials: AnyCredentials, client_id: str, *, clean: bool
 ) -> AiomqttClient:
+    client_ids.check(client_id)
     aiomqtt = extras.load("aiomqtt", "aiomqtt")
     context = MqttContext.of(endpoint, files(credentials))
     return AiomqttClient(aiomqtt, endpoint, client_id, context, clean=clean)
@@ -371,7 +365,8 @@ class AiomqttClient:
         with self._lock:
             self._loop = None
         watch = self._context.watch
-        why = how_it_ended(watch, self._client_id, self._endpoint, self._why)
+        inner = None if self._mqtt is None else self._mqtt._client  # noqa: SLF001
+        why = how_it_ended(watch, self._client_id, self._endpoint, self._why, inner)
         if self._context.stream is not None:
             self._context.stream.close()
         if not self.opened.done():

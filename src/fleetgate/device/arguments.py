@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
+from fleetgate.device import client_ids, disk, identity, journal, protocol, tls
 from fleetgate.device import credentials as files
-from fleetgate.device import disk, identity, journal, protocol, tls
-from fleetgate.device.endpoint import AnyCredentials, Credentials, Endpoint
+from fleetgate.device.checks import PATH, TEXT_OR_NONE
+from fleetgate.device.checks import check as check_type
+from fleetgate.device.endpoint import AnyCredentials, Credentials, Endpoint, TokenKey
 from fleetgate.device.errors import BadRequest
 from fleetgate.device.exchange import Terms
 from fleetgate.device.identity import Identity
@@ -26,17 +29,62 @@ _WITHOUT_TOKENS = {
 }
 """Adapters by Python's TLS, which needs the key itself."""
 
+_NONE = type(None)
+_TYPES: dict[str, tuple[type, ...]] = {
+    "endpoint": (Endpoint,),
+    "claim": (Credentials, TokenKey),
+    "template": (str,),
+    "out": PATH,
+    "key": (str, identity.KeyOnToken),
+    "subject": TEXT_OR_NONE,
+    "terms": (Terms,),
+    "retries": (Retries,),
+    "token_seconds": (float,),
+    "begin_anew": (bool,),
+    "keep_key": (bool,),
+    "new_thing": (bool,),
+    "connect": (Callable, _NONE),  # type: ignore[dict-item]
+    "progress": (Callable, _NONE),  # type: ignore[dict-item]
+}
+
+_LONGEST_TOKEN = 4096
+"""Bytes of an ownership token that there has to be room for; AWS IoT's have some hundreds."""
+
+
+def check_types(out: object, **given: object) -> None:
+    """Raises BadRequest for the argument that is none of those that it may be."""
+    try:
+        for name, value in {"out": out, **given}.items():
+            check_type(name, value, *_TYPES[name])
+        if out == "":
+            raise BadRequest("`out` is empty: it has to be the path of a directory")
+    except BadRequest as error:
+        error.at("prepare")
+        raise
+
 
 def goal_of(
-    purpose: Purpose, endpoint: Endpoint, template: str, parameters: Mapping[Any, Any]
+    purpose: Purpose,
+    endpoint: Endpoint,
+    template: str,
+    parameters: Mapping[Any, Any],
+    terms: Terms,
 ) -> Goal:
-    """What the journey is for. Raises BadRequest."""
+    """What the journey is for. Raises BadRequest, also when it would be too much for a message."""
+    check_type("parameters", parameters, Mapping, secret=True)
     for name, value in parameters.items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise BadRequest(f"the parameter `{name!s:.80}` is not a text: {type(value).__name__}")
         _check_text("the name of a parameter", name)
         _check_text(f"the parameter `{name:.80}`", value)
-    _check_text("the endpoint", endpoint.host)
+    request = protocol.register_request("-" * _LONGEST_TOKEN, parameters)
+    try:
+        protocol.encode(terms.payload_format, request)
+    except BadRequest as error:
+        raise BadRequest(
+            f"the parameters are too large to be sent with a token of up to {_LONGEST_TOKEN} "
+            f"bytes: {error.message}"
+        ) from error
     return Goal(purpose, endpoint.host, endpoint.port, template, journal.digest(parameters))
 
 
@@ -73,16 +121,20 @@ def check(
     """Raises BadRequest, and StorageRefused for the file with a PIN."""
     protocol.register_thing(template, terms.payload_format)
     if isinstance(key, identity.KeyOnToken):
+        for name, kinds in (("module", PATH), ("token", (str,)), ("key", (str,))):
+            check_type(name, getattr(key, name), *kinds)
+        check_type("pin_file", key.pin_file, Path)
         disk.check_secret(key.pin_file, "the PIN in")
     elif key not in _KEYS:
         raise BadRequest(f"`{key!s:.80}` is no kind of key: {', '.join(get_args(KeyKind))}")
-    if not token_seconds > 0:
-        raise BadRequest(f"a token lives longer than {token_seconds!r:.80} seconds")
+    if not 0 < token_seconds < math.inf:
+        raise BadRequest(f"a token lives longer than 0 seconds and ends, not {token_seconds!r:.80}")
     for name, value in (("client_id", client_id), ("own_client_id", own_client_id)):
         if value is not None and (not isinstance(value, str) or not value):
             raise BadRequest(f"`{name}` is {value!r:.80}, no text with characters in it")
         if value is not None:
             _check_text(f"`{name}`", value)
+            client_ids.check(value)
 
 
 def is_gone(claim: AnyCredentials) -> bool:

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Final, TypeAlias
 
-from fleetgate.device import client_state, tls
+from fleetgate.device import client_ids, client_state, tls
 from fleetgate.device.asyncio_tls import OpenTls, TlsLink
 from fleetgate.device.client_state import Answered, Attempt, ClientState
 from fleetgate.device.endpoint import Endpoint
@@ -65,6 +65,7 @@ async def connect(
     """
     if endpoint.proxy is not None:
         raise BadRequest("this client knows no proxy")
+    client_ids.check(client_id)
     loop = asyncio.get_running_loop()
     client = AsyncioClient(endpoint, open_tls, client_id)
     try:

@@ -8,12 +8,17 @@ What happens is told on awscrt's thread. When the connection ends, in whichever 
 made which waits until awscrt has let go of everything, and then ends itself; until then
 ``disconnect`` is not done. What awscrt tells of a failed TLS handshake or proxy is not more than
 that it failed, and that after 10 to 30 seconds, because its TLS library answers a failure late on
-purpose ("blinding"). So ``_diagnose`` tries once with Python's TLS, which knows why, when awscrt
-has failed, or has not connected within two seconds or half of the time. When the time is over, what
-this second attempt did not get beyond is what the error names. The threads of a connection whose
-handshake failed end when the delay of the TLS library is over, and only then is ``disconnect``
-done. It is the same on MQTT 3.1.1 with a CONNECT that is not answered, which awscrt does not give
-up before its time for that (``ping_timeout_ms``). They do not keep the process from ending.
+purpose ("blinding"). So :mod:`fleetgate.device.second_look` tries once with Python's TLS, which
+knows why, when awscrt has failed, or has not connected within two seconds or half of the time. When
+the time is over, what this second attempt did not get beyond is what the error names. The threads
+of a connection whose handshake failed end when the delay of the TLS library is over, and only then
+is ``disconnect`` done. It is the same on MQTT 3.1.1 with a CONNECT that is not answered, which
+awscrt does not give up before its time for that (``ping_timeout_ms``). They do not keep the process
+from ending.
+
+On MQTT 3.1.1 awscrt drops the return code of a CONNACK that refuses: it reports a protocol error,
+as for any first packet that it does not like. So the second attempt then goes on to CONNECT, and
+hears the code.
 
 What is called on awscrt's thread, within a callback, overtakes what another thread has called a
 moment before and awscrt has not taken over yet. An UNSUBSCRIBE must not overtake its SUBSCRIBE, or
@@ -34,7 +39,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from typing import Any, Final
 
-from fleetgate.device import client_state, credentials, extras, tls
+from fleetgate.device import client_ids, client_state, credentials, extras, second_look, tls
 from fleetgate.device.awscrt_transport import (
     Failed,
     Transport,
@@ -46,14 +51,12 @@ from fleetgate.device.client_state import Answered, Attempt, ClientState
 from fleetgate.device.endpoint import AnyCredentials, Credentials, Endpoint
 from fleetgate.device.errors import BadRequest, ConnectionFailed, ConnectionLost, PacketTooLarge
 from fleetgate.device.mqtt_client import OnLost, OnMessage, begun
-from fleetgate.device.mqtt_socket import MqttContext
 
 logger = logging.getLogger("fleetgate.device")
 
 _GOODBYE_SECONDS: Final = 0.2
 _RELEASED_WITHIN: Final = 60.0
 _PATIENCE: Final = 2.0
-_ALERT_WITHIN: Final = 0.5
 
 _MAX_MEASURED: Final = 2  # the first byte, and the least that a remaining length takes
 
@@ -88,6 +91,7 @@ def connect(
     CONNECT half of the keep-alive time), and the key may be on a token. Raises ExtraMissing
     besides.
     """
+    client_ids.check(client_id)
     extras.load("awscrt", "awscrt")
     client = AwscrtClient(endpoint, client_id)
     try:
@@ -206,7 +210,7 @@ class AwscrtClient:
         deadline = time.monotonic() + endpoint.connect_timeout
         try:
             if not wait([self._opened], min(_PATIENCE, endpoint.connect_timeout / 2)).done:
-                found = self._diagnose(shown, deadline)
+                found = second_look.diagnose(endpoint, shown, deadline, self._opened)
                 if found is not None and not self._opened.done():
                     raise found
             self._opened.result(max(deadline - time.monotonic(), 0.0))
@@ -215,11 +219,13 @@ class AwscrtClient:
         except ConnectionFailed:
             raise
         except Exception as error:
-            raise self._explain(error, shown, deadline) from error
+            raise self._explain(error, shown, deadline, clean=clean) from error
 
     # --- why there is no connection; the caller's thread ---
 
-    def _explain(self, error: Exception, shown: AnyCredentials, deadline: float) -> Exception:
+    def _explain(
+        self, error: Exception, shown: AnyCredentials, deadline: float, *, clean: bool
+    ) -> Exception:
         """What awscrt says of a failed connection, in words; by another try if it does not know."""
         endpoint, client_id = self._endpoint, self._client_id
         left = deadline - time.monotonic()
@@ -234,11 +240,8 @@ class AwscrtClient:
         if name in {"AWS_ERROR_MQTT_TIMEOUT", "AWS_ERROR_MQTT5_CONNACK_TIMEOUT"}:
             return client_state.no_answer(endpoint, client_id, waited)
         if name == "AWS_ERROR_MQTT_PROTOCOL_ERROR":
-            return ConnectionFailed(
-                f"{endpoint.shown} refused the connection (awscrt does not tell the code, which is "
-                f"for MQTT 3.1.1); {client_state.may_connect(client_id)}"
-            )
-        found = self._diagnose(shown, deadline) if left > 0 else None
+            return second_look.refusal(endpoint, shown, client_id, deadline, clean=clean)
+        found = second_look.diagnose(endpoint, shown, deadline, self._opened) if left > 0 else None
         if found is not None and found.waited is None:  # else awscrt knows more than a time-out
             return found
         if "TLS" in name:
@@ -246,45 +249,6 @@ class AwscrtClient:
         if name.startswith("AWS_IO_SOCKET") and name != "AWS_IO_SOCKET_CLOSED":
             return tls.unreachable(OSError(words(error)), endpoint)
         return client_state.closed_instead(endpoint, client_id, words(error))
-
-    def _diagnose(self, shown: AnyCredentials, deadline: float) -> ConnectionFailed | None:
-        """What fails when Python connects as far as TLS, until `deadline`; None if nothing does.
-
-        A server that refuses the certificate says so after the handshake (TLS 1.3), hence the wait
-        for what it has to say; when no certificate can be shown, as with a key on a token, it is
-        not asked. It ends when awscrt has connected meanwhile.
-        """
-        endpoint = self._endpoint
-        files = shown if isinstance(shown, Credentials) else None
-        if files is not None and credentials.has_pipe([files.certificate, files.key]):
-            files = None  # read already, and empty now
-        going_on: list[MqttContext] = []
-
-        def connected(opened: Future[None]) -> None:
-            if opened.exception() is None:
-                for each in going_on:
-                    each.give_up()
-
-        try:
-            context = MqttContext.of(endpoint, files)
-            context.deadline = deadline
-            going_on.append(context)
-            self._opened.add_done_callback(connected)
-            stream = context.wrap_socket(tls.open_tcp(endpoint, deadline))
-            with stream:
-                stream.do_handshake()
-                if files is not None:
-                    stream.settimeout(min(_ALERT_WITHIN, tls.left(endpoint, deadline)))
-                    stream.recv(1)
-        except ConnectionFailed as error:
-            return error
-        except TimeoutError:
-            return None
-        except OSError as error:
-            return tls.handshake_failed(error, endpoint)
-        finally:
-            going_on.clear()
-        return None
 
     # --- what awscrt tells, on its thread ---
 

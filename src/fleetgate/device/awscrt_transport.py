@@ -27,6 +27,15 @@ _STOPPED_WITHIN: Final = 5.0
 _NO_ACK_TIMEOUT: Final = 86_400  # seconds; whoever waits has a time-out of their own
 
 _CLOSED = {"AWS_ERROR_MQTT_UNEXPECTED_HANGUP", "AWS_IO_SOCKET_CLOSED", "AWS_IO_BROKEN_PIPE"}
+_BROKEN = {
+    "AWS_ERROR_SHORT_BUFFER",  # a packet that is shorter than what has to be in it
+    "AWS_ERROR_MQTT_PROTOCOL_ERROR",
+    "AWS_ERROR_MQTT_INVALID_PACKET_TYPE",
+    "AWS_ERROR_MQTT_INVALID_QOS",
+    "AWS_ERROR_MQTT_INVALID_REMAINING_LENGTH",
+    "AWS_ERROR_MQTT_INVALID_RESERVED_BITS",
+    "AWS_ERROR_MQTT5_DECODE_PROTOCOL_ERROR",
+}
 _PING = {"AWS_ERROR_MQTT_TIMEOUT", "AWS_ERROR_MQTT5_PING_RESPONSE_TIMEOUT"}
 
 
@@ -87,6 +96,8 @@ def why_lost(error: Any, endpoint: Endpoint) -> str:
         return "the server closed the connection"
     if name in _PING:
         return f"the server did not answer a ping within {ping_timeout_ms(endpoint) / 1000:g} s"
+    if name in _BROKEN:
+        return f"the server broke the MQTT protocol ({words(error)})"
     return words(error)
 
 

@@ -84,6 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, *, environ: Mapping[str, str] = os.environ) -> int:
     """Carry it out; the exit code. Raises Error with one line for the user."""
+    options.check_readable({"--ca": args.ca})
     with ExitStack() as cleanup:
         if args.qr:
             extras.load("segno", "qr")  # before a claim is made that nobody sees

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 
+from fleetgate.device import client_ids
 from fleetgate.device.errors import ConnectionFailed, InDoubt, Rejected
 from fleetgate.device.journal import Journal, Registration
 from fleetgate.device.plan import Plan
@@ -33,8 +34,12 @@ def likely_names(plan: Plan, journal: Journal) -> list[str]:
         names += [present.thing_name, present.client_id]
     names += [value for name, value in plan.parameters.items() if _OF_THIS_DEVICE.search(name)]
     names += [journal.certificate_id, journal.client_id]
-    likely = [each for each in names if each and len(each.encode()) <= _MAX_NAME]
+    likely = [each for each in names if each and _may_be_tried(each)]
     return list(dict.fromkeys(likely))[:_MAX_NAMES]
+
+
+def _may_be_tried(name: str) -> bool:
+    return client_ids.wrong_with(name) is None and len(name.encode()) <= _MAX_NAME
 
 
 def found_out(plan: Plan, client_id: str) -> Registration:
@@ -80,12 +85,15 @@ def not_tried(journal: Journal, directory: object, why: ConnectionFailed) -> Con
     )
 
 
-def not_known(journal: Journal, said: Rejected, why: ConnectionFailed) -> ConnectionFailed:
+def not_known(
+    journal: Journal, directory: object, said: Rejected, why: ConnectionFailed
+) -> ConnectionFailed:
     """The error when the certificate could not be tried."""
     return ConnectionFailed(
         f"the device may be registered ({journal}): its token is no good any more "
         f"({said.error_code}), and its certificate could not be tried. Its key is kept; run this "
-        f"again later. What happened: {why.message}",
+        f"again later, or abandon it (`fleetgate abandon {directory}`). What happened: "
+        f"{why.message}",
         waited=why.waited,
         retry=why.retry,
     )

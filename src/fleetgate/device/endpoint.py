@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from fleetgate.device.checks import PATH, TEXT_OR_NONE, check
 from fleetgate.device.credentials import Path
 from fleetgate.device.errors import BadRequest
 from fleetgate.mqtt.connection import MAX_PACKET_SIZE
@@ -38,6 +39,8 @@ class Proxy:
 
     def __post_init__(self) -> None:
         _check_address("proxy", self.host, self.port)
+        check("user", self.user, *TEXT_OR_NONE)
+        check("password", self.password, *TEXT_OR_NONE, secret=True)
         if self.user is not None and ":" in self.user:
             raise BadRequest(f"the proxy's user {self.user!r} contains a colon (RFC 7617)")
         for what, text in (("user", self.user), ("password", self.password)):
@@ -79,10 +82,17 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         _check_address("server", self.host, self.port)
+        check("ca", self.ca, *PATH, type(None))
+        check("alpn", self.alpn, *TEXT_OR_NONE)
+        check("proxy", self.proxy, Proxy, type(None))
+        for name in ("mqtt_version", "keep_alive", "max_packet_size"):
+            check(name, getattr(self, name), int)
+        check("connect_timeout", self.connect_timeout, float)
         if self.mqtt_version not in (4, 5):
             raise BadRequest(f"the MQTT version is 4 (for 3.1.1) or 5, not {self.mqtt_version!r}")
-        if self.alpn is not None and not 0 < len(self.alpn.encode()) < 256:  # RFC 7301
-            raise BadRequest(f"a protocol for ALPN has 1 to 255 bytes, not {self.alpn!r}")
+        # RFC 7301; Python's TLS takes ASCII
+        if self.alpn is not None and not (self.alpn.isascii() and 0 < len(self.alpn) < 256):
+            raise BadRequest(f"a protocol for ALPN is ASCII of 1 to 255 bytes, not {self.alpn!r}")
         if not 1 <= self.keep_alive <= _MAX_KEEP_ALIVE:
             raise BadRequest(
                 f"keep-alive is 1 to {_MAX_KEEP_ALIVE} seconds, not {self.keep_alive!r}"
@@ -113,10 +123,17 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """A certificate (with its chain) and its key, unencrypted: PEM files."""
+    """A certificate (with its chain) and its key, unencrypted: PEM files.
+
+    Raises BadRequest for what is no path.
+    """
 
     certificate: Path
     key: Path
+
+    def __post_init__(self) -> None:
+        check("certificate", self.certificate, *PATH)
+        check("key", self.key, *PATH, secret=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +143,7 @@ class TokenKey:
     `module` is the shared library of the token's maker, `token` and `key` are labels on it,
     `pin_file` is a file that holds the user's PIN and nothing else (a line end does not count),
     `certificate` a PEM file. Only the adapter for awscrt can use it: Python's TLS needs the key.
+    Raises BadRequest for what is no path, or no label.
     """
 
     module: Path
@@ -134,11 +152,19 @@ class TokenKey:
     pin_file: Path
     certificate: Path
 
+    def __post_init__(self) -> None:
+        for name in ("module", "pin_file", "certificate"):
+            check(name, getattr(self, name), *PATH)
+        check("token", self.token, str)
+        check("key", self.key, str)
+
 
 AnyCredentials: TypeAlias = Credentials | TokenKey
 
 
 def _check_address(what: str, host: str, port: int) -> None:
+    check("host", host, str)
+    check("port", port, int)
     if (
         not host
         or any(each.isspace() or not each.isprintable() or each in "/@" for each in host)

@@ -39,6 +39,7 @@ from enum import Enum, auto
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from fleetgate.device import protocol
+from fleetgate.device.checks import check
 from fleetgate.device.errors import (
     BadAnswer,
     BadRequest,
@@ -52,8 +53,8 @@ from fleetgate.device.errors import (
 )
 from fleetgate.device.protocol import Operation
 
-MAX_ANSWER_SIZE = 128 * 1024
-"""Bytes. AWS IoT's limit for a message ("AWS IoT Core endpoints and quotas")."""
+MAX_ANSWER_SIZE = protocol.MAX_PAYLOAD
+"""Bytes."""
 
 MQTT_TIMEOUT = 5.0
 """Seconds; ``AWS_IOT_PROVISIONING_DEFAULT_MQTT_TIMEOUT_MS`` of AWS's C library."""
@@ -123,10 +124,13 @@ class Terms:
         """Raises BadRequest for what cannot be."""
         if self.payload_format not in ("json", "cbor"):
             raise BadRequest(f"a payload is `json` or `cbor`, not `{self.payload_format!r:.80}`")
+        check("qos", self.qos, int)
+        check("max_answer_size", self.max_answer_size, int)
         if self.qos not in (0, 1):
             raise BadRequest(f"a request is published at QoS 0 or 1, not {self.qos!r:.80}")
         for name in ("timeout", "mqtt_timeout"):
             value = getattr(self, name)
+            check(name, value, float)
             if not 0 < value <= MAX_SECONDS:  # also false for NaN
                 raise BadRequest(
                     f"`{name}` is {value!r:.80}: it is in seconds, more than 0 and at most "
@@ -161,7 +165,7 @@ class Exchange(Generic[T]):
         raises BadAnswer. `belongs` may recognize that an answer is for another request. `step`
         is what an error says where it happened, unless it was in ``subscribe``.
 
-        Raises BadRequest when the request cannot be encoded.
+        Raises BadRequest when the request cannot be encoded, or is larger than AWS IoT takes.
         """
         self.operation = operation
         self.state = State.NEW

@@ -144,7 +144,7 @@ class Journal:
         """Thing and certificate, as far as they are known."""
         thing = self.registration.thing_name if self.registration else None
         certificate = f"certificate {self.certificate_id}" if self.certificate_id else "no answer"
-        return certificate if thing is None else f"thing `{thing}`, {certificate}"
+        return certificate if thing is None else f"thing `{thing:.128}`, {certificate}"
 
 
 # --- decisions ---

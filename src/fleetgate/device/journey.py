@@ -338,7 +338,7 @@ class Journey:
         self._hang_up()  # it may have the same client id
         registration = self._registration
         with self._steps(
-            "reconnect", f"connecting as `{registration.client_id}` with the new certificate"
+            "reconnect", f"connecting as `{registration.client_id:.128}` with the new certificate"
         ):
             self._check_thing()
             self._goodbye(self._dial(self._new.credentials(), registration.client_id))

@@ -6,24 +6,26 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
 
-from fleetgate.device import disk
+from fleetgate.device import disk, extras
 from fleetgate.device.endpoint import KEEP_ALIVE, Endpoint, Proxy
 from fleetgate.device.errors import BadRequest, ProvisioningError, Step
 from fleetgate.device.exchange import MAX_ANSWER_SIZE, Terms
 from fleetgate.device.journal import TOKEN_SECONDS
 from fleetgate.device.retry import Retries
 from fleetgate.device.status_command import unfinished
-from fleetgate.device.terminal import say, say_json, visible
+from fleetgate.device.terminal import NotWritten, say, say_json, visible
 from fleetgate.errors import Error
 from fleetgate.mqtt.connection import MAX_PACKET_SIZE
 
 if TYPE_CHECKING:
+    from fleetgate.device.endpoint import AnyCredentials
     from fleetgate.device.identity import KeyOnToken
     from fleetgate.device.plan import Connect, Key
     from fleetgate.device.provision import Provisioned
@@ -38,6 +40,9 @@ KEY_TYPES = {
     "rsa4096": "RSA-4096",
 }
 CLIENTS = ("paho", "awscrt", "aiomqtt")
+MIN_ANSWER_SIZE = 16 * 1024
+"""Bytes. An answer has 3 to 6 KB, and what a template has for the device; what is smaller than
+that makes the server issue a certificate whose answer is then thrown away."""
 
 _TERMS = Terms()
 _RETRIES = Retries()
@@ -88,20 +93,24 @@ def add_key(parser: argparse.ArgumentParser, default: str) -> argparse._Argument
 
 
 def add_connection(
-    parser: argparse.ArgumentParser, client_id: str, own: str = "the thing's name"
+    parser: argparse.ArgumentParser,
+    client_id: str,
+    own: str = "the thing's name",
+    version: str = "5",
+    alpn: str = "x-amzn-mqtt-ca on port 443, else none",
 ) -> None:
-    """How to connect; `client_id` and `own` say which ones they are without the options."""
+    """How to connect; the others say which ones they are without the options."""
     group = parser.add_argument_group("connection")
     group.add_argument(
         "--client",
         choices=CLIENTS,
         help="the MQTT library; default: paho, or awscrt for a key on a token",
     )
-    group.add_argument("--mqtt-version", choices=["3.1.1", "5"], help="of MQTT; default: 5")
     group.add_argument(
-        "--alpn",
-        metavar="NAME",
-        help="the protocol to offer in TLS; default: x-amzn-mqtt-ca on port 443, else none",
+        "--mqtt-version", choices=["3.1.1", "5"], help=f"of MQTT; default: {version}"
+    )
+    group.add_argument(
+        "--alpn", metavar="NAME", help=f"the protocol to offer in TLS; default: {alpn}"
     )
     group.add_argument("--proxy", metavar="HOST:PORT", help="an HTTP proxy to tunnel through")
     group.add_argument("--proxy-user", metavar="NAME", help="the user to name to the proxy")
@@ -150,7 +159,7 @@ def add_messages(group: argparse._ArgumentGroup) -> None:
         type=int,
         default=_TERMS.max_answer_size,
         metavar="BYTES",
-        help="a larger answer is an error; default: %(default)s",
+        help=f"a larger answer is an error; {MIN_ANSWER_SIZE} or more; default: %(default)s",
     )
     group.add_argument(
         "--keep-alive",
@@ -164,6 +173,11 @@ def add_messages(group: argparse._ArgumentGroup) -> None:
 
 def terms_of(args: argparse.Namespace, mqtt_timeout: float) -> Terms:
     """What :func:`add_messages` and --timeout say. Raises BadRequest."""
+    if args.max_answer_size < MIN_ANSWER_SIZE:
+        raise BadRequest(
+            f"--max-answer-size is {args.max_answer_size} bytes, less than {MIN_ANSWER_SIZE}: the "
+            "server would issue a certificate, and its answer be thrown away"
+        )
     return Terms(args.format, args.qos, args.timeout, mqtt_timeout, args.max_answer_size)
 
 
@@ -329,22 +343,46 @@ def proxy_of(args: argparse.Namespace) -> Proxy | None:
 
 
 def connect_of(args: argparse.Namespace) -> Connect | None:
-    """``connect`` of the MQTT library that the options name; None when they name none."""
+    """``connect`` of the MQTT library that the options name; None when they name none.
+
+    Raises ExtraMissing when it is not installed.
+    """
     if args.client is None:
         return None
+    if args.client != "paho":
+        extras.load(args.client, args.client)
     return cast("Connect", import_module(f"fleetgate.device.{args.client}_client").connect)
+
+
+def check_key(
+    args: argparse.Namespace, key: object, connect: Connect | None, credentials: AnyCredentials
+) -> None:
+    """Whether the key is one to connect with and to sign with, and its libraries are installed.
+
+    Raises BadRequest and ExtraMissing.
+    """
+    from fleetgate.device import arguments, keys
+    from fleetgate.device.endpoint import Credentials
+    from fleetgate.device.identity import KeyOnToken
+
+    arguments.check_key(key, args.subject, connect, credentials)
+    if args.subject is not None:
+        keys.subject_of(args.subject)
+    if isinstance(key, KeyOnToken):
+        extras.load("pkcs11", "pkcs11")
+    if connect is None and (
+        isinstance(key, KeyOnToken) or not isinstance(credentials, Credentials)
+    ):
+        extras.load("awscrt", "awscrt")
 
 
 def journey_of(args: argparse.Namespace) -> dict[str, Any]:
     """The arguments that ``provision`` and ``renew`` have in common, but for the key."""
-    logger = logging.getLogger("fleetgate")
     if args.verbose:
         handler = logging.StreamHandler()
         handler.setFormatter(Visible("%(message)s"))
         logging.basicConfig(handlers=[handler], level=logging.INFO)
-        logger.setLevel(logging.DEBUG)
-    else:  # what it would say is in the error, too
-        logger.addHandler(logging.NullHandler())
+        logging.getLogger("fleetgate").setLevel(logging.DEBUG)
     return {
         "subject": args.subject,
         "client_id": args.client_id,
@@ -362,7 +400,7 @@ def journey_of(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def carry_out(args: argparse.Namespace, journey: Callable[[], Provisioned]) -> int:
-    """Do it and print the result, or the error as JSON. Raises ProvisioningError without.
+    """Do it and print the result. Raises ProvisioningError and ExtraMissing.
 
     Raises KeyboardInterrupt, too, and says before what is to be done then, if anything was begun.
     """
@@ -370,17 +408,21 @@ def carry_out(args: argparse.Namespace, journey: Callable[[], Provisioned]) -> i
         done = journey()
     except KeyboardInterrupt:
         if unfinished(args.out if "out" in args else args.directory) is not None:
-            say("fleetgate: interrupted; run the same again to go on", sys.stderr)
+            with suppress(NotWritten):
+                say("fleetgate: interrupted; run the same again to go on", sys.stderr)
         raise
-    except ProvisioningError as error:
+    try:
         if args.as_json:
-            say_json({"error": error_as_json(error)})
-        raise
-    if args.as_json:
-        say_json(result_as_json(done))
-    else:
-        for line in result_lines(done):
-            say(line)
+            say_json(result_as_json(done))
+        else:
+            for line in result_lines(done):
+                say(line)
+    except NotWritten as error:
+        where = done.identity.directory
+        raise NotWritten(
+            f"the identity in `{where}` is finished, but {error.message}; `fleetgate status "
+            f"{where}` shows it"
+        ) from error
     return 0
 
 
@@ -411,12 +453,15 @@ def result_as_json(done: Provisioned) -> dict[str, Any]:
     }
 
 
-def error_as_json(error: ProvisioningError) -> dict[str, Any]:
-    """For programs."""
+def error_as_json(error: Error, step: Step | None = None) -> dict[str, Any]:
+    """For programs. `step` is the one of an error that has none, such as a missing library."""
+    if not isinstance(error, ProvisioningError):
+        plain, error = error, ProvisioningError(error.message)
+        return error_as_json(error, step) | {"type": type(plain).__name__}
     return {
         "type": type(error).__name__,
         "message": error.message,
-        "step": error.step,
+        "step": error.step or step,
         "topic": error.topic,
         "status": error.status.name,
         "statusCode": error.status_code,
@@ -427,7 +472,8 @@ def error_as_json(error: ProvisioningError) -> dict[str, Any]:
 
 
 def _tell(step: Step, sentence: str) -> None:
-    say(f"{step:<10} {sentence}")
+    with suppress(NotWritten):  # nothing that a device should do without its identity for
+        say(f"{step:<10} {sentence}")
 
 
 class Visible(logging.Formatter):

@@ -34,6 +34,44 @@ PublicKey: TypeAlias = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 _CURVES: dict[str, ec.EllipticCurve] = {"P-256": ec.SECP256R1(), "P-384": ec.SECP384R1()}
 _EXPONENT = 65537
 
+
+class _Names(dict[str, x509.ObjectIdentifier]):
+    """By names in which upper and lower case are the same (RFC 4512 section 1.4)."""
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return super().get(name.lower(), default)
+
+
+# RFC 4514 section 3 has nine of them, RFC 5280 appendix A.1 and RFC 2985 the others
+_SUBJECT_NAMES = _Names(
+    cn=NameOID.COMMON_NAME,
+    commonname=NameOID.COMMON_NAME,
+    l=NameOID.LOCALITY_NAME,
+    st=NameOID.STATE_OR_PROVINCE_NAME,
+    o=NameOID.ORGANIZATION_NAME,
+    ou=NameOID.ORGANIZATIONAL_UNIT_NAME,
+    c=NameOID.COUNTRY_NAME,
+    street=NameOID.STREET_ADDRESS,
+    dc=NameOID.DOMAIN_COMPONENT,
+    uid=NameOID.USER_ID,
+    serialnumber=NameOID.SERIAL_NUMBER,
+    dnqualifier=NameOID.DN_QUALIFIER,
+    title=NameOID.TITLE,
+    givenname=NameOID.GIVEN_NAME,
+    gn=NameOID.GIVEN_NAME,
+    sn=NameOID.SURNAME,
+    surname=NameOID.SURNAME,
+    initials=NameOID.INITIALS,
+    generationqualifier=NameOID.GENERATION_QUALIFIER,
+    pseudonym=NameOID.PSEUDONYM,
+    postalcode=NameOID.POSTAL_CODE,
+    postaladdress=NameOID.POSTAL_ADDRESS,
+    businesscategory=NameOID.BUSINESS_CATEGORY,
+    organizationidentifier=NameOID.ORGANIZATION_IDENTIFIER,
+    emailaddress=NameOID.EMAIL_ADDRESS,
+    e=NameOID.EMAIL_ADDRESS,
+)
+
 _MAX_NAME = 64  # bytes of a common name (RFC 5280 appendix A.1, ub-common-name)
 
 # DER of AlgorithmIdentifier: RFC 5758 section 3.2 and RFC 8017 appendix A.2.4
@@ -83,7 +121,8 @@ def kind_of(key: object) -> str:
 def subject_of(text: str) -> x509.Name:
     """A subject such as ``CN=lamp-1,O=Example`` (RFC 4514). Raises BadRequest."""
     try:
-        name = x509.Name.from_rfc4514_string(text)
+        name = x509.Name.from_rfc4514_string(text, _SUBJECT_NAMES)
+        name.public_bytes()  # some attributes take a part of all characters only
     except ValueError as error:
         why = f": {error}" if str(error) else ""
         raise BadRequest(
@@ -104,6 +143,13 @@ def csr(key: PrivateKey, subject: x509.Name) -> str:
     """A signing request for `key`, PEM."""
     request = x509.CertificateSigningRequestBuilder(subject).sign(key, _hash(key.public_key()))
     return request.public_bytes(serialization.Encoding.PEM).decode("ascii")
+
+
+def check_on_token(key: KeyOnToken) -> None:
+    """Whether the token, the key and the PIN can be used. Raises as :func:`csr_on_token`."""
+    with _session(key) as session:
+        _public_key(session, key)
+        _private_key(session, key)
 
 
 def csr_on_token(key: KeyOnToken, subject: x509.Name) -> tuple[str, PublicKey]:
@@ -248,14 +294,20 @@ def _public_key(session: pkcs11.Session, key: KeyOnToken) -> PublicKey:
     return cast("PublicKey", loaded)
 
 
+def _private_key(session: pkcs11.Session, key: KeyOnToken) -> Any:
+    from pkcs11 import ObjectClass
+
+    return session.get_key(object_class=ObjectClass.PRIVATE_KEY, label=key.key)
+
+
 def _signature(
     session: pkcs11.Session, key: KeyOnToken, public_key: PublicKey, content: bytes
 ) -> tuple[bytes, bytes]:
     """AlgorithmIdentifier and signature, in DER."""
-    from pkcs11 import Mechanism, ObjectClass
+    from pkcs11 import Mechanism
     from pkcs11.util.ec import encode_ecdsa_signature
 
-    private: Any = session.get_key(object_class=ObjectClass.PRIVATE_KEY, label=key.key)
+    private = _private_key(session, key)
     if isinstance(public_key, rsa.RSAPublicKey):
         return _RSA_SHA256, bytes(private.sign(content, mechanism=Mechanism.SHA256_RSA_PKCS))
     algorithm = _hash(public_key)

@@ -161,6 +161,16 @@ class MqttSocket(ssl.SSLSocket):
             self.close()
             raise tls.handshake_failed(error, self.endpoint) from error
 
+    def send(self, data: Any, flags: int = 0) -> int:
+        """As it is, and tells the :class:`Watch` when there is nobody any more."""
+        try:
+            return super().send(data, flags)
+        except _WOULD_BLOCK:
+            raise
+        except OSError as error:
+            self.watch.end(tls.explain(error))
+            raise
+
     def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
         """As it is, and shows the :class:`Watch` what has come. Raises TooLarge, OSError."""
         try:

@@ -29,7 +29,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from fleetgate.device import conversation, protocol
+from fleetgate.device import checks, conversation, protocol
 from fleetgate.device.errors import BadRequest, ProvisioningError, Step
 from fleetgate.device.exchange import Exchange, Terms
 from fleetgate.device.mqtt_client import MqttClient
@@ -42,31 +42,36 @@ def create_keys_and_certificate(client: MqttClient, terms: Terms = _DEFAULT) -> 
     """A new certificate for a key that the server makes and sends.
 
     Raises NotAuthorized, NotAcknowledged, NoAnswer, ConnectionLost, Rejected, BadAnswer and
-    InProgress, with ``step`` ``subscribe`` or ``create``.
+    InProgress, with ``step`` ``subscribe`` or ``create``; and BadRequest, before anything is sent,
+    when an argument cannot be what it should be.
     """
-    return conversation.wait(client, "CreateKeysAndCertificate", _keys(terms))
+    exchange = _keys(client, terms)
+    return conversation.wait(client, "CreateKeysAndCertificate", exchange)
 
 
 async def create_keys_and_certificate_async(client: MqttClient, terms: Terms = _DEFAULT) -> Issued:
     """As :func:`create_keys_and_certificate`."""
-    return await conversation.wait_async(client, "CreateKeysAndCertificate", _keys(terms))
+    exchange = _keys(client, terms)
+    return await conversation.wait_async(client, "CreateKeysAndCertificate", exchange)
 
 
 def create_certificate_from_csr(client: MqttClient, csr: str, terms: Terms = _DEFAULT) -> Issued:
     """A new certificate for the key that signed `csr` (PEM).
 
     An answer with a certificate for another key is ignored as a late one to another request.
-    Raises as :func:`create_keys_and_certificate`, and BadRequest when `csr` is empty; what is
-    wrong with it otherwise is for the server to say (Rejected).
+    Raises as :func:`create_keys_and_certificate`; what is wrong with `csr` is for the server to
+    say (Rejected), unless it is empty (BadRequest).
     """
-    return conversation.wait(client, "CreateCertificateFromCsr", _csr(csr, terms))
+    exchange = _csr(client, csr, terms)
+    return conversation.wait(client, "CreateCertificateFromCsr", exchange)
 
 
 async def create_certificate_from_csr_async(
     client: MqttClient, csr: str, terms: Terms = _DEFAULT
 ) -> Issued:
     """As :func:`create_certificate_from_csr`."""
-    return await conversation.wait_async(client, "CreateCertificateFromCsr", _csr(csr, terms))
+    exchange = _csr(client, csr, terms)
+    return await conversation.wait_async(client, "CreateCertificateFromCsr", exchange)
 
 
 def register_thing(
@@ -82,10 +87,9 @@ def register_thing(
 
     `parameters` are what the template asks for; None leaves the member out of the request, and so
     does None for `certificate_id`, which nobody needs. Raises as
-    :func:`create_keys_and_certificate`, with ``step`` ``register`` instead of ``create``, and
-    BadRequest when an argument cannot be what it should be.
+    :func:`create_keys_and_certificate`, with ``step`` ``register`` instead of ``create``.
     """
-    exchange = _register(template, ownership_token, parameters, certificate_id, terms)
+    exchange = _register(client, template, ownership_token, parameters, certificate_id, terms)
     return conversation.wait(client, "RegisterThing", exchange)
 
 
@@ -99,7 +103,7 @@ async def register_thing_async(
     certificate_id: str | None = None,
 ) -> Registered:
     """As :func:`register_thing`."""
-    exchange = _register(template, ownership_token, parameters, certificate_id, terms)
+    exchange = _register(client, template, ownership_token, parameters, certificate_id, terms)
     return await conversation.wait_async(client, "RegisterThing", exchange)
 
 
@@ -116,14 +120,17 @@ def _at(step: Step) -> Iterator[None]:
         raise
 
 
-def _keys(terms: Terms) -> Exchange[Issued]:
+@_at("create")
+def _keys(client: object, terms: Terms) -> Exchange[Issued]:
+    _check_ways(client, terms)
     operation = protocol.create_keys_and_certificate(terms.payload_format)
     interpret = partial(protocol.issued, operation, with_key=True)
     return Exchange(operation, {}, interpret, step="create", terms=terms)
 
 
 @_at("create")
-def _csr(csr: str, terms: Terms) -> Exchange[Issued]:
+def _csr(client: object, csr: str, terms: Terms) -> Exchange[Issued]:
+    _check_ways(client, terms)
     _check_text("the certificate signing request", csr)
     operation = protocol.create_certificate_from_csr(terms.payload_format)
     return Exchange(
@@ -138,21 +145,30 @@ def _csr(csr: str, terms: Terms) -> Exchange[Issued]:
 
 @_at("register")
 def _register(
+    client: object,
     template: str,
     ownership_token: str,
     parameters: Mapping[str, str] | None,
     certificate_id: str | None,
     terms: Terms,
 ) -> Exchange[Registered]:
+    _check_ways(client, terms)
     _check_text("the name of the template", template)
     _check_text("the ownership token", ownership_token)
     if certificate_id is not None:
         _check_text("the certificate id", certificate_id)
+    checks.check("parameters", parameters, Mapping, type(None), secret=True)
     _check_parameters(parameters or {})
     operation = protocol.register_thing(template, terms.payload_format)
     request = protocol.register_request(ownership_token, parameters, certificate_id)
     interpret = partial(protocol.registered, operation)
     return Exchange(operation, request, interpret, step="register", terms=terms)
+
+
+def _check_ways(client: object, terms: object) -> None:
+    checks.check("terms", terms, Terms)
+    if not callable(getattr(client, "subscribe", None)):
+        raise BadRequest(f"`client` is no MQTT client, but {type(client).__name__}")
 
 
 def _check_text(what: str, value: object) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import stat
 from argparse import ArgumentTypeError
 from collections.abc import Mapping
 from ipaddress import IPv6Address
+from os import PathLike
 from pathlib import Path
 
 from fleetgate.device import protocol
@@ -56,6 +58,61 @@ def server_of_variables(environ: Mapping[str, str]) -> tuple[str, int, Path | No
     except BadRequest as error:
         raise BadRequest(f"FLEETGATE_MQTT_HOST: {error.message}") from error
     return host, number, Path(ca) if ca else None
+
+
+def server_unless(
+    endpoint: str | None, environ: Mapping[str, str]
+) -> tuple[str, int, Path | None] | None:
+    """As :func:`server_of_variables`, where variables that cannot be do not count with --endpoint.
+
+    Raises BadRequest without it.
+    """
+    try:
+        return server_of_variables(environ)
+    except BadRequest:
+        if endpoint is None:
+            raise
+        return None
+
+
+def chosen(endpoint: str | None, theirs: tuple[str, int, Path | None] | None) -> tuple[str, int]:
+    """Host and port of --endpoint, else of a claim or the variables. Raises BadRequest."""
+    if endpoint is not None:
+        return endpoint_of(endpoint)
+    if theirs is None:
+        raise BadRequest(
+            "a server is needed: --endpoint, --claim, or the variable FLEETGATE_MQTT_HOST"
+        )
+    return theirs[:2]
+
+
+def authorities_for(
+    host: str, port: int, theirs: tuple[str, int, Path | None] | None
+) -> Path | None:
+    """The authorities in `theirs`, if they are of the same server; names know no upper case."""
+    if theirs is None or (theirs[0].lower(), theirs[1]) != (host.lower(), port):
+        return None
+    return theirs[2]
+
+
+def check_readable(files: Mapping[str, str | PathLike[str] | None]) -> None:
+    """Whether the files can be read that options name, by the name of the option.
+
+    What is no regular file (such as a pipe) is not opened: it can be read only once. Raises
+    BadRequest.
+    """
+    for option, file in files.items():
+        if file is None:
+            continue
+        try:
+            path = Path(file)
+            if not stat.S_ISFIFO(mode := path.stat().st_mode) and not stat.S_ISCHR(mode):
+                with path.open("rb") as stream:
+                    stream.read(1)
+        except OSError as error:
+            raise BadRequest(f"{option}: cannot read `{file}`: {error.strerror}") from error
+        except ValueError as error:  # U+0000 in the path
+            raise BadRequest(f"{option}: cannot read `{file}`: {error}") from error
 
 
 def check_template(name: str) -> None:

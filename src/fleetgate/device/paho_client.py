@@ -32,13 +32,20 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from fleetgate.device import client_state, tls
+from fleetgate.device import client_ids, client_state, tls
 from fleetgate.device.client_state import Answered, Attempt, ClientState
 from fleetgate.device.endpoint import AnyCredentials, Credentials, Endpoint
-from fleetgate.device.errors import BadRequest, ConnectionFailed, ConnectionLost, PacketTooLarge
+from fleetgate.device.errors import BadRequest, ConnectionFailed
 from fleetgate.device.in_flight import MOST, InFlight, send_with_paho
 from fleetgate.device.mqtt_client import OnLost, OnMessage, begun
 from fleetgate.device.mqtt_socket import MqttContext, Watch
+from fleetgate.device.paho_endings import (
+    failed_opening,
+    how_it_ended,
+    kind_of_end,
+    ping_seconds,
+    why_failed,
+)
 
 logger = logging.getLogger("fleetgate.device")
 
@@ -47,7 +54,6 @@ SESSION_SECONDS = 3600
 
 _GOODBYE_SECONDS: Final = 1.0
 _LONGEST_PAUSE: Final = 5.0
-_PING_AFTER: Final = 0.75  # of the keep-alive time; the rest is for who looks now and then only
 
 
 def connect(
@@ -61,6 +67,7 @@ def connect(
     TLS, or what the server said to CONNECT; BadRequest for a key on a token, which Python's TLS
     cannot use.
     """
+    client_ids.check(client_id)
     context = MqttContext.of(endpoint, files(credentials))
     client = PahoClient(endpoint, client_id, context)
     client.open(clean=clean)
@@ -229,7 +236,7 @@ class PahoClient:
         except Exception as error:
             # A library that stumbles over what it was sent is the end of this connection alone.
             logger.exception("event=mqtt_client_failed client_id=%r", self._client_id)
-            self._why = self._why or f"paho-mqtt failed ({type(error).__name__}: {error})"
+            self._why = self._why or why_failed(error)
         finally:
             self._end(mqtt)
 
@@ -265,7 +272,7 @@ class PahoClient:
 
     def _patience(self) -> float:
         """Seconds. paho-mqtt looks whether a ping is due when it is asked to, and only then."""
-        pause = _ping_seconds(self._context.watch, self._endpoint) / 4
+        pause = ping_seconds(self._context.watch, self._endpoint) / 4
         pause = min(pause or _LONGEST_PAUSE, _LONGEST_PAUSE)
         if self._hang_up_at is None:
             return pause
@@ -280,7 +287,7 @@ class PahoClient:
                 return
 
     def _end(self, mqtt: paho.Client | None) -> None:
-        why = how_it_ended(self._context.watch, self._client_id, self._endpoint, self._why)
+        why = how_it_ended(self._context.watch, self._client_id, self._endpoint, self._why, mqtt)
         if mqtt is not None:
             for event in ("on_connect", "on_message", "on_subscribe", "on_unsubscribe"):
                 setattr(mqtt, event, None)
@@ -350,13 +357,8 @@ def agree(mqtt: Any, watch: Watch, endpoint: Endpoint) -> int:
     section 3.1.2.10 has it that a packet is sent within that. It refuses to be told by its property
     once it is connected; paho-mqtt 2.1 ignores what the server says.
     """
-    mqtt._keepalive = _ping_seconds(watch, endpoint)  # noqa: SLF001
+    mqtt._keepalive = ping_seconds(watch, endpoint)  # noqa: SLF001
     return watch.agreed("receive_maximum", MOST)
-
-
-def _ping_seconds(watch: Watch, endpoint: Endpoint) -> float:
-    """When a ping is due, and how long its answer may take; 0 is for no pings."""
-    return _PING_AFTER * watch.agreed("server_keep_alive", endpoint.keep_alive)  # 3.2.2.3.14
 
 
 def connect_options(endpoint: Endpoint, *, clean: bool) -> dict[str, Any]:
@@ -367,33 +369,6 @@ def connect_options(endpoint: Endpoint, *, clean: bool) -> dict[str, Any]:
     if not clean:
         properties.SessionExpiryInterval = SESSION_SECONDS
     return {"clean_start": clean, "properties": properties}
-
-
-def how_it_ended(watch: Watch, client_id: str, endpoint: Endpoint, why: str | None = None) -> str:
-    """Why a connection of paho-mqtt ended; `why` is what is known besides what the server said."""
-    if watch.too_large is not None:
-        return client_state.too_large(watch.too_large, watch.max_packet_size)
-    if watch.disconnect is not None:
-        return client_state.disconnected(watch.disconnect, client_id)
-    if why is not None:
-        return why
-    if watch.ended is not None:
-        return watch.ended
-    if watch.connack is None:
-        return "the server did not answer with MQTT"
-    return f"the server did not answer a ping within {_ping_seconds(watch, endpoint):g} s"
-
-
-def kind_of_end(watch: Watch) -> type[ConnectionLost]:
-    """What everybody gets who waits when a connection of paho-mqtt ends."""
-    return ConnectionLost if watch.too_large is None else PacketTooLarge
-
-
-def failed_opening(watch: Watch, endpoint: Endpoint, client_id: str, why: str) -> ConnectionFailed:
-    """Why a connection of paho-mqtt ended before it was one."""
-    if watch.connack is not None and watch.connack.reason_code:
-        return client_state.refused(endpoint, client_id, watch.connack)
-    return client_state.closed_instead(endpoint, client_id, why)
 
 
 def _nothing(*_arguments: Any) -> None:

@@ -22,6 +22,8 @@ MAX_PAYLOAD = 128 * 1024
 # RFC 8259 section 3: how a value may begin
 _JSON_BEGINS = frozenset(bytes([each]) for each in b'{["-0123456789tfn')
 
+_MOST_STATUS = 999  # three digits: RFC 9110 section 15
+
 _TEMPLATE_NAME = re.compile(r"[0-9A-Za-z_-]{1,36}", re.ASCII)
 
 
@@ -143,8 +145,9 @@ def read(operation: Operation, topic: str, payload: bytes) -> dict[str, Any]:
         return values
     status = values.get("statusCode")
     code, message = values.get("errorCode"), values.get("errorMessage")
-    # a bool is an int, too, but not a status code
-    if type(status) is not int or not isinstance(code, str) or not isinstance(message, str):
+    # a bool is an int, too, but not a status code; and CBOR has integers without an end
+    good = type(status) is int and 0 <= status <= _MOST_STATUS
+    if not good or not isinstance(code, str) or not isinstance(message, str):
         raise BadAnswer(
             f"the server rejected `{operation.request}` without saying why", topic=topic
         )

@@ -267,11 +267,11 @@ def renew(
     A renewal that was interrupted is gone on with when it is called again for the same. Raises
     NoIdentity when there is no identity, and ProvisioningError.
     """
+    chosen = {"endpoint": endpoint, "key": key}
     arguments.check_types(
         out,
-        endpoint=endpoint,
+        **{name: value for name, value in chosen.items() if value is not None},
         template=template,
-        key=key,
         subject=subject,
         terms=terms,
         retries=retries,
@@ -337,8 +337,9 @@ def abandon(out: Path | str, *, calls: Disk = _DISK) -> bool:
     """Forget a journey in the directory `out` that was not finished; whether there was one.
 
     The active identity stays. What was registered stays so on the server, but nobody has its key
-    any more. Raises StorageRefused.
+    any more. Raises StorageRefused, and BadRequest when `out` is no path.
     """
+    arguments.check_types(out)
     path = Path(out)
     if not disk.exists(path):
         return False

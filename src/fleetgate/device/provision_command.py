@@ -52,8 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ca",
         type=Path,
         metavar="F",
-        help="a PEM file with the authorities that the server is trusted by; default: without "
-        "--endpoint those of --claim, or of FLEETGATE_MQTT_CA; else those of the system",
+        help="a PEM file with the authorities that the server is trusted by; default: those of "
+        "--claim, or of FLEETGATE_MQTT_CA, when it is their server; else those of the system",
     )
     group.add_argument("--cert", type=Path, metavar="F", help="the claim certificate")
     group.add_argument("--key", type=Path, metavar="F", help="the claim's private key")
@@ -73,6 +73,7 @@ def run(args: argparse.Namespace, *, environ: Mapping[str, str] = os.environ) ->
     from fleetgate.device.endpoint import Credentials, Endpoint
     from fleetgate.device.errors import BadRequest
     from fleetgate.device.provision import provision
+    from fleetgate.device.status_command import needs_claim
 
     credentials: AnyCredentials
     parameters = shared.meant(options.parameters_of, args.parameters)
@@ -91,6 +92,11 @@ def run(args: argparse.Namespace, *, environ: Mapping[str, str] = os.environ) ->
         if template is None:
             raise BadRequest("a template is needed: --template")
         options.check_template(template)
+        shared.check_key(args, key, others["connect"], credentials)
+        if needs_claim(args.out):  # else they may be gone
+            own = "--ca" if args.ca else "FLEETGATE_MQTT_CA"
+            options.check_readable({own: endpoint.ca, "--cert": args.cert, "--key": args.key})
+        options.check_readable({"--pin-file": args.pin_file})
         return shared.carry_out(
             args,
             lambda: provision(
@@ -132,6 +138,7 @@ def _claim(args: argparse.Namespace) -> Claim | None:
         return None
     if args.cert or args.key or args.claim_key_label:
         raise BadRequest("--claim has certificate and key: --cert and --key are for other claims")
+    options.check_readable({"--claim": args.claim})
     claim = claims.load(args.claim, now=0.0)
     if needs_claim(args.out):
         claims.check_time(claim, time.time(), f"the claim `{args.claim}`")
@@ -143,26 +150,18 @@ def _where(
 ) -> tuple[Endpoint, AnyCredentials]:
     """The server and the claim: of the options, else of the claim's file, else of variables."""
     from fleetgate.device.endpoint import Endpoint
-    from fleetgate.device.errors import BadRequest
 
-    ca: Path | None = args.ca
-    if args.endpoint is not None:
-        host, port = shared.meant(options.endpoint_of, args.endpoint)
-    elif claim is not None:
-        host, port = claim.endpoint, claim.port
-    elif (found := options.server_of_variables(environ)) is not None:
-        host, port, of_variables = found
-        ca = ca or of_variables
-    else:
-        raise BadRequest(
-            "a server is needed: --endpoint, --claim, or the variable FLEETGATE_MQTT_HOST"
-        )
+    credentials: AnyCredentials
     if claim is None:
+        theirs = options.server_unless(args.endpoint, environ)
+        host, port = options.chosen(args.endpoint, theirs)
         credentials = _credentials(args)
     else:
+        host, port = options.chosen(args.endpoint, (claim.endpoint, claim.port, None))
         credentials, of_claim = cleanup.enter_context(claim.files())
-        # the authorities in a claim are those of its endpoint
-        ca = ca or (of_claim if args.endpoint is None else None)
+        theirs = claim.endpoint, claim.port, of_claim
+    # authorities are those of their server
+    ca = args.ca or options.authorities_for(host, port, theirs)
     return shared.with_options(Endpoint(host, port, ca), args), credentials
 
 

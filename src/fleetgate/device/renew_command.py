@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="let the template make this device another thing, whose name becomes its client id if "
         "it was the present one's; otherwise that is an error, and the present identity stays",
     )
-    shared.add_connection(parser, *["that of the present identity"] * 2)
+    shared.add_connection(parser, *["that of the present identity"] * 4)
     shared.add_patience(parser)
     shared.add_output(parser)
 
@@ -104,6 +104,8 @@ def run(args: argparse.Namespace, *, now: Callable[[], float] = time.time) -> in
     if args.ca is not None:
         endpoint = replace(endpoint, ca=args.ca)
     endpoint = shared.with_options(endpoint, args)
+    shared.check_key(args, key, others["connect"], present.credentials)
+    options.check_readable({"--ca": args.ca, "--pin-file": args.pin_file})
     return shared.carry_out(
         args,
         lambda: renew(

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from fleetgate.device.checks import check
 from fleetgate.device.errors import BadRequest
 
 _DAY = 86400.0
@@ -34,10 +35,12 @@ class Retries:
 
     def __post_init__(self) -> None:
         """Raises BadRequest for what cannot be."""
+        check("attempts", self.attempts, int)
         if self.attempts < 1:
             raise BadRequest(f"a step has to be tried once, not {self.attempts} times")
         for name, most in (("seconds", math.inf), ("first_pause", _DAY), ("longest_pause", _DAY)):
             value = getattr(self, name)
+            check(name, value, float)
             if not value >= 0:  # also false for NaN
                 raise BadRequest(f"`{name}` is {value!r:.80}, which is less than 0")
             if value > most:

@@ -56,11 +56,16 @@ async def simulate(
 ) -> Result:
     """Do it, until it is done or `stop` is set; what was counted until then.
 
-    Raises ConnectionFailed when a file for TLS cannot be used, or nobody listens.
+    Raises ConnectionFailed when a file for TLS cannot be used (``step`` is ``prepare``), or nobody
+    listens (``connect``).
     """
     result = Result()
     with _certificates(plan) as certificates:
-        addresses = await asyncio_client.resolve(plan.endpoint)
+        try:
+            addresses = await asyncio_client.resolve(plan.endpoint)
+        except ProvisioningError as error:
+            error.at("connect")
+            raise
         simulation = _Simulation(plan, certificates, addresses, result, watch)
         working = asyncio.ensure_future(simulation.run(devices))
         stopped = asyncio.ensure_future(stop.wait())
@@ -305,6 +310,11 @@ class _Certificates:
 def _certificates(plan: Plan) -> Iterator[_Certificates]:
     memory = os.memfd_create("certificate")
     try:
-        yield _Certificates(plan.endpoint, plan.claim, memory)
+        try:
+            found = _Certificates(plan.endpoint, plan.claim, memory)
+        except ProvisioningError as error:
+            error.at("prepare")
+            raise
+        yield found
     finally:
         os.close(memory)

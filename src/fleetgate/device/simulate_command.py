@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import logging
 import math
 import os
 import re
@@ -84,8 +83,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ca",
         type=Path,
         metavar="F",
-        help="a PEM file with the authorities that the server is trusted by; default: without "
-        "--endpoint those of --claim, or of FLEETGATE_MQTT_CA; else those of the system",
+        help="a PEM file with the authorities that the server is trusted by; default: those of "
+        "--claim, or of FLEETGATE_MQTT_CA, when it is their server; else those of the system",
     )
     where.add_argument(
         "--claim", type=Path, metavar="FILE", help="a claim as `fleetgate claim` makes it"
@@ -162,11 +161,11 @@ def run(
     with ExitStack() as cleanup:
         allowed = allowance(args.allow_failures)
         plan = plan_of(args, environ, cleanup)
+        own = "--ca" if args.ca else "FLEETGATE_MQTT_CA"
+        options.check_readable({own: plan.endpoint.ca, "--cert": args.cert, "--key": args.key})
         raise_file_limit(plan.connections + _OTHER_FILES)
         progress = Progress(stderr, time.monotonic)
         devices = prepare(plan, lambda count: progress.keys(count, plan.devices))
-        # What fails is in the table; a line for each device would bury it.
-        logging.getLogger("fleetgate").addHandler(logging.NullHandler())
         signals: list[int] = []
 
         async def go() -> Result:
@@ -221,40 +220,31 @@ def _where(
     args: argparse.Namespace, environ: Mapping[str, str], cleanup: ExitStack
 ) -> tuple[str, Endpoint, Credentials]:
     """Template, server and claim: of the options, else of the claim's file, else of variables."""
-    ca: Path | None = args.ca
-    found: tuple[str, int] | None = None
     template = args.template
     if args.claim is not None:
         if args.cert or args.key:
             raise BadRequest(
                 "--claim has certificate and key: --cert and --key are for other claims"
             )
+        options.check_readable({"--claim": args.claim})
         claim = claims.load(args.claim)
         credentials, claims_ca = cleanup.enter_context(claim.files())
         template = template or claim.template
-        found = claim.endpoint, claim.port
-        ca = ca or (claims_ca if args.endpoint is None else None)
+        theirs: tuple[str, int, Path | None] | None = (claim.endpoint, claim.port, claims_ca)
     elif args.cert and args.key:
         disk.check_key(args.key)
         credentials = Credentials(args.cert, args.key)
-        of_variables = options.server_of_variables(environ) if args.endpoint is None else None
-        if of_variables is not None:
-            found = of_variables[:2]
-            ca = ca or of_variables[2]
+        theirs = options.server_unless(args.endpoint, environ)
     else:
         raise BadRequest("a claim is needed: --claim, or --cert and --key")
-    if args.endpoint is not None:
-        found = options.endpoint_of(args.endpoint)
-    if found is None:
-        raise BadRequest(
-            "a server is needed: --endpoint, --claim, or the variable FLEETGATE_MQTT_HOST"
-        )
+    host, port = options.chosen(args.endpoint, theirs)
     if template is None:
         raise BadRequest("a template is needed: --template")
     version: Any = 5 if args.mqtt_version == "5" else 4
     endpoint = Endpoint(
-        *found,
-        ca,
+        host,
+        port,
+        args.ca or options.authorities_for(host, port, theirs),
         mqtt_version=version,
         keep_alive=args.keep_alive,
         connect_timeout=args.timeout,

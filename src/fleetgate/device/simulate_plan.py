@@ -65,6 +65,10 @@ class Plan:
             raise BadRequest(f"--rate: a rate is more than 0 devices per second, not {self.rate!r}")
         if self.profile == "steady" and self.rate is None:
             raise BadRequest("--profile steady needs a rate: --rate")
+        if self.profile == "steady" and self.spread:
+            raise BadRequest(
+                "at a steady rate devices begin one after the other: --spread is for others"
+            )
         if not 0 <= self.spread < 1e6:
             raise BadRequest(f"--spread: a spread is 0 seconds or more, not {self.spread!r}")
         _check_names("serial", self.serial, "n", "seed")

@@ -36,10 +36,16 @@ def run(args: argparse.Namespace) -> int:
     found = unfinished(args.directory)
     try:
         present = identity.load(args.directory)
-    except NoIdentity:
-        if args.as_json:
-            say_json({"identity": None, "unfinished": _journal_as_json(found)})
-        raise
+    except NoIdentity as error:
+        if not args.as_json:
+            raise
+        from fleetgate.device.command_line import complain
+        from fleetgate.device.journey_options import error_as_json
+
+        told = {"identity": None, "unfinished": _journal_as_json(found)}
+        say_json(told | {"error": error_as_json(error)})
+        complain(error.message)
+        return 1
     if args.as_json:
         say_json({"identity": _as_json(present), "unfinished": _journal_as_json(found)})
     else:
