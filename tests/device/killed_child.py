@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -174,6 +175,8 @@ def main() -> None:
                 code = IN_DOUBT
             except ProvisioningError as error:
                 os.write(2, f"{request}: {error.message}\n".encode())
+            except Exception:  # the fork must not go on as its parent would
+                os.write(2, traceback.format_exc().encode())
             finally:
                 os._exit(code)
         os.close(writes)

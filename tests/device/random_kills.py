@@ -131,7 +131,7 @@ class Seed:
             self.counted["in doubt"] += 1
             done = self.at.decide(request)
         else:
-            assert code == 0, request
+            assert code == 0, (code, request)
             done = self.at.until_done(self.request)
         assert done != before
 

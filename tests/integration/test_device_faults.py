@@ -39,14 +39,14 @@ from tests.integration.paho_device import PahoDevice
 from tests.integration.server import Server
 from tests.test_docs import ROOT
 
-TIMES = {"timeout": 0.5, "mqtt_timeout": 0.6, "connect_timeout": 1.0, "at once": 0.0}
+TIMES = {"timeout": 0.9, "mqtt_timeout": 1.0, "connect_timeout": 1.5, "at once": 0.0}
 """Seconds; `at once` may take SLACK."""
-SLACK = 0.8
+SLACK = 2.0
 TERMS = Terms(timeout=TIMES["timeout"], mqtt_timeout=TIMES["mqtt_timeout"])
 RETRIES = Retries(attempts=3, seconds=20, first_pause=0.01, longest_pause=0.02)
 WITHIN = 5.0
-WHOLE_SLACK = 2.0
-"""Seconds that a whole may take longer than its fault makes it wait, as the page says."""
+WHOLE_SLACK = 5.0
+"""Seconds that a whole may take for all that is no waiting, on a busy machine."""
 
 
 @dataclass(frozen=True)
