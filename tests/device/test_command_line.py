@@ -19,6 +19,7 @@ from fleetgate.device import claim as claims
 from fleetgate.device import (
     command_line,
     journey_options,
+    journey_output,
     provision_command,
     renew_command,
     status_command,
@@ -404,7 +405,7 @@ def test_an_error_for_programs_has_everything() -> None:
         "no", topic="t/rejected", status_code=429, error_code="Throttled", error_message="slowly"
     )
     error.at("register")
-    assert journey_options.error_as_json(error) == {
+    assert journey_output.error_as_json(error) == {
         "type": "Rejected",
         "message": "register: no",
         "step": "register",
@@ -650,7 +651,7 @@ def test_why_there_is_no_thing_is_said_in_the_same_words(
     _, printed, _ = run(capsys, "status", str(out))
     assert f"thing         {words}" in printed.splitlines()
     done = Provisioned(load(out), {})
-    assert journey_options.result_lines(done)[0] == f"thing         {words}"
+    assert journey_output.result_lines(done)[0] == f"thing         {words}"
 
 
 @pytest.mark.parametrize("was_begun", [False, True])
@@ -676,7 +677,7 @@ def test_ctrl_c_says_how_it_goes_on(
 
     args = command_line.parser_of("provision").parse_args(["--out", str(out)])
     with pytest.raises(KeyboardInterrupt):
-        journey_options.carry_out(args, journey)
+        journey_output.carry_out(args, journey)
     said = "fleetgate: interrupted; run the same again to go on\n" if was_begun else ""
     assert capsys.readouterr().err == said
 

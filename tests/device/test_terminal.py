@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from fleetgate.device import command_line, journey_options, simulate_report
+from fleetgate.device import command_line, journey_options, journey_output, simulate_report
 from fleetgate.device.endpoint import Credentials, Endpoint
 from fleetgate.device.errors import ConnectionFailed, Rejected
 from fleetgate.device.identity import load
@@ -179,7 +179,7 @@ def journey(server: MemoryServer, claim: Files, out: Path, *more: str) -> int:
         Endpoint("localhost", 1, claim.ca),
         Credentials(claim.certificate, claim.key),
     )
-    return journey_options.carry_out(
+    return journey_output.carry_out(
         args, lambda: provision(where, credentials, "lamps", {}, out, **others)
     )
 
@@ -267,7 +267,7 @@ def test_what_a_simulation_counts() -> None:
 
 
 def test_what_is_told_in_detail() -> None:
-    formatter = journey_options.Visible("%(message)s")
+    formatter = journey_output.Visible("%(message)s")
     try:
         raise OSError(EVIL)
     except OSError:

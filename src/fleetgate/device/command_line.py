@@ -15,7 +15,7 @@ Exit codes, of all commands:
 ====  ============================================================================================
 
 With ``--json``, where a command has it, a failure is one JSON object on standard output as well,
-with the member ``error``: see :func:`fleetgate.device.journey_options.error_as_json`.
+with the member ``error``: see :func:`fleetgate.device.journey_output.error_as_json`.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def complain(message: str) -> None:
 
 
 def _tell_as_json(error: Error, command: Command) -> None:
-    from fleetgate.device.journey_options import error_as_json
+    from fleetgate.device.journey_output import error_as_json
     from fleetgate.device.terminal import say_json
 
     with suppress(NotWritten):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fleetgate.device import journey_options as shared
-from fleetgate.device import options
+from fleetgate.device import journey_output, options
 
 if TYPE_CHECKING:
     from fleetgate.device.claim import Claim
@@ -97,7 +97,7 @@ def run(args: argparse.Namespace, *, environ: Mapping[str, str] = os.environ) ->
             own = "--ca" if args.ca else "FLEETGATE_MQTT_CA"
             options.check_readable({own: endpoint.ca, "--cert": args.cert, "--key": args.key})
         options.check_readable({"--pin-file": args.pin_file})
-        return shared.carry_out(
+        return journey_output.carry_out(
             args,
             lambda: provision(
                 endpoint, credentials, template, parameters, args.out, key=key, **others

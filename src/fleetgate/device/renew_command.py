@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fleetgate.device import journey_options as shared
-from fleetgate.device import options
+from fleetgate.device import journey_output, options
 from fleetgate.device.errors import BadRequest, ProvisioningError
 from fleetgate.device.terminal import say, say_json
 
@@ -106,7 +106,7 @@ def run(args: argparse.Namespace, *, now: Callable[[], float] = time.time) -> in
     endpoint = shared.with_options(endpoint, args)
     shared.check_key(args, key, others["connect"], present.credentials)
     options.check_readable({"--ca": args.ca, "--pin-file": args.pin_file})
-    return shared.carry_out(
+    return journey_output.carry_out(
         args,
         lambda: renew(
             args.directory,

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         if not args.as_json:
             raise
         from fleetgate.device.command_line import complain
-        from fleetgate.device.journey_options import error_as_json
+        from fleetgate.device.journey_output import error_as_json
 
         told = {"identity": None, "unfinished": _journal_as_json(found)}
         say_json(told | {"error": error_as_json(error)})
