@@ -11,7 +11,7 @@ from fleetgate.device.disk import Disk
 from fleetgate.device.endpoint import Credentials, Endpoint
 from fleetgate.device.errors import InDoubt, NoIdentity
 from fleetgate.device.identity import Identity, load
-from fleetgate.device.provision import Progress, Provisioned, provision, renew
+from fleetgate.device.provision import Progress, Provisioned, Retries, provision, renew
 from tests.device.conftest import Files, Issuer
 from tests.device.memory_server import MemoryServer, refusal
 from tests.device.recorded_disk import Left, RecordedDisk, UnflushedDisk
@@ -42,6 +42,7 @@ def provisioned(
         calls=calls,
         progress=progress,
         begin_anew=begin_anew,
+        retries=Retries(first_pause=0.001),
     )
 
 

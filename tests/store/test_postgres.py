@@ -19,6 +19,7 @@ from fleetgate.errors import ServiceUnavailableException
 from fleetgate.store import libpq, ownership
 from fleetgate.store.engine import (
     OutcomeUnknown,
+    Row,
     Store,
     StoreError,
     Tx,
@@ -110,12 +111,14 @@ def test_durability_does_not_depend_on_the_roles_settings(cluster: Cluster, open
     name = cluster.create_database()
     with cluster.connect() as connection:
         connection.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")
-        connection.execute(f"ALTER DATABASE {name} SET statement_timeout = 1")
+        connection.execute(f"ALTER DATABASE {name} SET statement_timeout = 200")
     store = opened(cluster.url(name))
-    found = asyncio.run(
-        store.write(lambda tx: tx.one("SELECT current_setting('synchronous_commit')"))
-    )
-    assert found == ("on",)
+
+    def write(tx: Tx) -> Row | None:
+        tx.run("SELECT pg_sleep(0.3)")
+        return tx.one("SELECT current_setting('synchronous_commit')")
+
+    assert asyncio.run(store.write(write)) == ("on",)
 
 
 # --- while it runs ---------------------------------------------------------------------------
