@@ -28,7 +28,7 @@ demo: runtime ## provision devices against a server of its own (ARGS="--devices 
 
 .PHONY: test
 test: environment debian-packages lint ## everything: Debian packages, lint, types, all tests (ARGS="-k name")
-	$(BIN)/pytest --numprocesses=3 --dist=loadfile $(ARGS)
+	$(BIN)/pytest --numprocesses=4 --dist=loadfile $(ARGS)
 
 .PHONY: check
 check: environment lint ## the fast part: lint, types, architecture and documentation tests
