@@ -27,8 +27,10 @@ demo: runtime ## provision devices against a server of its own (ARGS="--devices 
 	@$(BIN)/fleetgate demo $(ARGS)
 
 .PHONY: test
-test: environment debian-packages lint ## everything: Debian packages, lint, types, all tests (ARGS="-k name")
-	$(BIN)/pytest --numprocesses=4 --dist=loadfile $(ARGS)
+test: environment debian-packages style ## everything: Debian packages, lint, types, all tests (ARGS="-k name")
+	@$(BIN)/mypy >.mypy-said 2>&1 & types=$$!; tests=0; \
+	$(BIN)/pytest --numprocesses=4 --dist=loadfile $(ARGS) || tests=$$?; \
+	wait $$types || { cat .mypy-said; rm .mypy-said; exit 1; }; cat .mypy-said; rm .mypy-said; exit $$tests
 
 .PHONY: check
 check: environment lint ## the fast part: lint, types, architecture and documentation tests
@@ -64,8 +66,11 @@ environment:
 debian-packages:
 	@tools/debian-packages.sh
 
-.PHONY: lint
-lint: environment
+.PHONY: style
+style: environment
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+
+.PHONY: lint
+lint: style
 	$(BIN)/mypy

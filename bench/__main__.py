@@ -25,6 +25,7 @@ MEASUREMENTS = {
     "hook": "onboardings with a hook, and while the hook of another template sleeps",
     "idle": "memory per idle connection beside mosquitto",
     "start": "time from start to ready",
+    "device": "importing the device library beside what it is built on",
 }
 
 
