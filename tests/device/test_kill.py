@@ -16,7 +16,7 @@ from tests.device.kill_site import Site, site
 from tests.device.killed_child import IN_DOUBT
 from tests.device.random_kills import Seed, longest
 
-SEEDS = 12
+SEEDS = 8
 
 
 @pytest.fixture(scope="module")

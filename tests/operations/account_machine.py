@@ -15,7 +15,7 @@ from tests.operations.references import broken_references
 TAGS = [{"Key": "site", "Value": "A"}]
 
 STEPS = settings(
-    max_examples=7,
+    max_examples=5,
     stateful_step_count=40,
     # what fails is a list of calls that reads well enough, and shrinking one takes minutes
     phases=(Phase.reuse, Phase.generate),

@@ -404,7 +404,7 @@ def test_no_sequence_of_calls_breaks_a_reference(registry: Registry) -> None:
     run_state_machine_as_test(
         begin,
         settings=settings(
-            max_examples=12,
+            max_examples=8,
             stateful_step_count=40,
             # what fails is a list of calls that reads well enough, and shrinking one takes minutes
             phases=(Phase.reuse, Phase.generate),
